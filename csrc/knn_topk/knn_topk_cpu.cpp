@@ -1,0 +1,265 @@
+// knn_topk on the CPU: a filter with a proven rounding bound discards nearly all points at the speed of a matrix product;
+// fp64 distances of the few that remain decide. Scores are compared in registers and never stored.
+#include "knn_topk/knn_topk.h"
+
+#include "common/parallel.h"
+#include "knn_topk/knn_topk_filter.h"
+
+namespace mdprop::MDPROP_ISA {
+namespace {
+
+inline int64_t at_most(int64_t value, int64_t limit) { return value < limit ? value : limit; }
+inline int64_t at_least(int64_t value, int64_t limit) { return value > limit ? value : limit; }
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+constexpr int64_t kTaskSteps = 1 << 17;          // multiply-adds worth a thread
+constexpr int64_t kListBytes = int64_t{1} << 26;  // memory for candidate lists
+constexpr int64_t kBlockValues = 1 << 18;        // packed values in flight: they stay in the second-level cache
+
+// How the work is cut; depends on the shapes alone.
+template <typename A>
+struct Plan {
+  explicit Plan(int64_t num_queries, int64_t num_points, int64_t dim, int64_t wanted) {
+    using B = Block<A>;
+    k = at_most(wanted, num_points);
+    // Twice k, so that each pruning frees as many places as it keeps; a tile more, so that one always fits.
+    capacity = at_most(2 * k + 128, num_points) + B::kPoints;
+    tiles = divide_up(num_points, B::kPoints);
+    // Few queries: ranges of points in parallel, each with candidates of its own. Otherwise all threads pack a block of
+    // points and then share it.
+    const int64_t smallest_range = at_least(8192, 16 * capacity);
+    ranges = num_queries <= kFewQueries ? at_least(at_most(num_points / smallest_range, 64), 1) : 1;
+    block_tiles = at_most(at_least(kBlockValues / (at_least(dim, 16) * B::kPoints), 4), at_least(tiles, 1));
+    const int64_t list_bytes = ranges * capacity * static_cast<int64_t>(sizeof(A) + sizeof(int32_t));
+    const int64_t fitting = at_most(kListBytes / list_bytes, 16384) / B::kRows;
+    panels = at_most(at_least(fitting, 1), divide_up(num_queries, B::kRows));
+  }
+
+  static constexpr int64_t kFewQueries = 96;
+  int64_t k, capacity, tiles, ranges, block_tiles, panels;
+};
+
+template <typename T>
+class Search {
+  using A = acc_t<T>;
+  using B = Block<A>;
+  static constexpr A kInfinity = std::numeric_limits<A>::infinity();
+
+ public:
+  explicit Search(const KnnTopkArgs<T>& args)
+      : args_(args),
+        plan_(args.num_queries, args.num_points, args.dim, args.k),
+        transform_(args),
+        width_(args.num_points),
+        panels_(plan_.panels * B::kRows * args.dim),
+        squares_(plan_.panels * B::kRows),
+        allowances_(plan_.panels * B::kRows),
+        thresholds_(plan_.ranges * plan_.panels * B::kRows),
+        sizes_(thresholds_.size()),
+        lower_(thresholds_.size() * plan_.capacity),
+        index_(thresholds_.size() * plan_.capacity) {}
+
+  void run() {
+    for (int64_t first = 0; first < args_.num_queries; first += plan_.panels * B::kRows) {
+      first_query_ = first;
+      num_panels_ = at_most(plan_.panels, divide_up(args_.num_queries - first, B::kRows));
+      pack_queries();
+      if (plan_.ranges > 1) {
+        scan_ranges();
+      } else {
+        scan_blocks();
+      }
+      finish();
+    }
+  }
+
+ private:
+  // Queries of panel p, of which those beyond the last are zero and take no candidates.
+  int64_t rows(int64_t panel) const {
+    return at_most(B::kRows, args_.num_queries - first_query_ - panel * B::kRows);
+  }
+
+  void pack_queries() {
+    parallel_for(num_panels_, divide_up(kTaskSteps, 8 * B::kRows * (args_.dim + 1)), [&](int64_t begin, int64_t end) {
+      Scratch<A> row(args_.dim);
+      for (int64_t slot = begin * B::kRows; slot < end * B::kRows; ++slot) {
+        const int64_t query = first_query_ + slot;
+        const T* source = args_.queries + query * args_.dim;
+        const bool real = query < args_.num_queries;
+        const double square = real ? transform_.apply(source, !transform_.bound().euclidean(), row.data()) : 0;
+        const bool usable = real && transform_.bound().usable(square);
+        A* panel = panels_.data() + slot / B::kRows * B::kRows * args_.dim + slot % B::kRows;
+        for (int64_t d = 0; d < args_.dim; ++d) panel[d * B::kRows] = usable ? -row[d] : A(0);
+        squares_[slot] = square;
+        allowances_[slot] = usable ? static_cast<A>(transform_.bound().allowance(square)) : kInfinity;
+        for (int64_t range = 0; range < plan_.ranges; ++range) {
+          thresholds_[range * plan_.panels * B::kRows + slot] = kInfinity;
+          sizes_[range * plan_.panels * B::kRows + slot] = 0;
+        }
+      }
+    });
+  }
+
+  // values: [D, kPoints]; row: scratch [D]. Places beyond the last point hold zeros.
+  void pack_tile(int64_t tile, A* values, A* bias, A* row) {
+    for (int j = 0; j < B::kPoints; ++j) {
+      const int64_t point = tile * B::kPoints + j;
+      if (point >= args_.num_points) {
+        for (int64_t d = 0; d < args_.dim; ++d) values[d * B::kPoints + j] = 0;
+        bias[j] = kInfinity;
+        continue;
+      }
+      const FilterBound<A>& bound = transform_.bound();
+      const double square =
+          transform_.apply(args_.points + point * args_.dim, args_.metric == KnnMetric::kCosine, row);
+      const A reach = static_cast<A>(bound.usable(square) ? bound.reach(square) : NAN);
+      bias[j] = bound.usable(square) ? static_cast<A>(bound.bias(square)) : reach;
+      width_[point] = 2 * reach;
+      for (int64_t d = 0; d < args_.dim; ++d) values[d * B::kPoints + j] = row[d];
+    }
+  }
+
+  void scan_blocks() {
+    Scratch<A> values(plan_.block_tiles * B::kPoints * args_.dim), bias(plan_.block_tiles * B::kPoints);
+    const int64_t tile_steps = B::kPoints * (args_.dim + 8);
+    for (int64_t first = 0; first < plan_.tiles; first += plan_.block_tiles) {
+      const int64_t count = at_most(plan_.block_tiles, plan_.tiles - first);
+      parallel_for(count, divide_up(kTaskSteps, 16 * tile_steps), [&](int64_t begin, int64_t end) {
+        Scratch<A> row(args_.dim);
+        for (int64_t t = begin; t < end; ++t) {
+          pack_tile(first + t, values.data() + t * B::kPoints * args_.dim, bias.data() + t * B::kPoints, row.data());
+        }
+      });
+      parallel_for(num_panels_, divide_up(kTaskSteps, B::kRows * count * tile_steps), [&](int64_t begin, int64_t end) {
+        Pruner<T> pruner(args_, width_.data(), plan_.k, plan_.capacity);
+        for (int64_t panel = begin; panel < end; ++panel) {
+          scan_panel(panel, 0, first, count, values.data(), bias.data(), pruner);
+        }
+      });
+    }
+  }
+
+  void scan_ranges() {
+    parallel_for(plan_.ranges, 1, [&](int64_t begin, int64_t end) {
+      Scratch<A> values(B::kPoints * args_.dim), bias(B::kPoints), row(args_.dim);
+      Pruner<T> pruner(args_, width_.data(), plan_.k, plan_.capacity);
+      for (int64_t range = begin; range < end; ++range) {
+        const int64_t last = plan_.tiles * (range + 1) / plan_.ranges;
+        for (int64_t tile = plan_.tiles * range / plan_.ranges; tile < last; ++tile) {
+          pack_tile(tile, values.data(), bias.data(), row.data());
+          for (int64_t panel = 0; panel < num_panels_; ++panel) {
+            scan_panel(panel, range, tile, 1, values.data(), bias.data(), pruner);
+          }
+        }
+      }
+    });
+  }
+
+  void scan_panel(int64_t panel, int64_t range, int64_t first_tile, int64_t count, const A* values, const A* bias,
+                  Pruner<T>& pruner) {
+    const int64_t slot = (range * plan_.panels + panel) * B::kRows;
+    const A* queries = panels_.data() + panel * B::kRows * args_.dim;
+    for (int64_t t = 0; t < count; ++t) {
+      typename Simd<A>::Vector sums[B::kRows][B::kVectors];
+      uint32_t bits[B::kRows];
+      multiply_tile<A>(queries, values + t * B::kPoints * args_.dim, bias + t * B::kPoints, args_.dim, sums);
+      if (!compare_tile<A>(sums, thresholds_.data() + slot, bits)) continue;
+      alignas(64) A scores[B::kRows][B::kPoints];
+      for (int r = 0; r < B::kRows; ++r) {
+        for (int v = 0; v < B::kVectors; ++v) Simd<A>::store(&scores[r][v * Simd<A>::kLanes], sums[r][v]);
+      }
+      collect(slot, panel, (first_tile + t) * B::kPoints, scores, bits, pruner);
+    }
+  }
+
+  [[gnu::noinline]] void collect(int64_t slot, int64_t panel, int64_t first_point, const A (&scores)[B::kRows][B::kPoints],
+                                 const uint32_t (&bits)[B::kRows], Pruner<T>& pruner) {
+    const int64_t points = at_most(B::kPoints, args_.num_points - first_point);
+    const uint32_t real = points == 32 ? ~0u : (1u << points) - 1;
+    const int64_t last_row = rows(panel);
+    for (int64_t r = 0; r < last_row; ++r) {
+      uint32_t left = bits[r] & real;
+      if (left == 0) continue;
+      CandidateList<A> list = candidates(slot + r);
+      for (; left != 0; left &= left - 1) {
+        const int j = __builtin_ctz(left);
+        list.lower[list.size] = scores[r][j];
+        list.index[list.size] = static_cast<int32_t>(first_point + j);
+        ++list.size;
+      }
+      if (list.size > plan_.capacity - B::kPoints) shrink(list, panel * B::kRows + r, pruner);
+      thresholds_[slot + r] = list.threshold;
+      sizes_[slot + r] = list.size;
+    }
+  }
+
+  // Makes room for another tile. Bounds usually do; where rounding hides the order, as in all-equal data, distances do.
+  void shrink(CandidateList<A>& list, int64_t query, Pruner<T>& pruner) {
+    pruner.tighten(list, allowances_[query]);
+    if (list.size > plan_.capacity - 2 * B::kPoints) pruner.keep_exact(list, first_query_ + query, squares_[query]);
+  }
+
+  CandidateList<A> candidates(int64_t slot) {
+    return {lower_.data() + slot * plan_.capacity, index_.data() + slot * plan_.capacity, sizes_[slot],
+            thresholds_[slot]};
+  }
+
+  void finish() {
+    const int64_t queries = at_most(num_panels_ * B::kRows, args_.num_queries - first_query_);
+    const int64_t capacity = plan_.ranges * plan_.capacity;
+    parallel_for(queries, divide_up(kTaskSteps, (plan_.k + 1) * (4 * args_.dim + 64)), [&](int64_t begin, int64_t end) {
+      Scratch<A> lower(capacity);
+      Scratch<int32_t> index(capacity);
+      Pruner<T> pruner(args_, width_.data(), plan_.k, capacity);
+      for (int64_t query = begin; query < end; ++query) {
+        CandidateList<A> all{lower.data(), index.data(), 0, kInfinity};
+        for (int64_t range = 0; range < plan_.ranges; ++range) {
+          const CandidateList<A> list = candidates(range * plan_.panels * B::kRows + query);
+          for (int64_t i = 0; i < list.size; ++i) {
+            all.lower[all.size] = list.lower[i];
+            all.index[all.size++] = list.index[i];
+          }
+        }
+        pruner.tighten(all, allowances_[query]);
+        write(first_query_ + query, pruner.sorted(all, first_query_ + query, squares_[query]));
+      }
+    });
+  }
+
+  // k <= N, so every list holds k candidates at the end.
+  void write(int64_t query, const Neighbour<A>* neighbours) {
+    A* distances = args_.distances + query * args_.k;
+    int64_t* indices = args_.indices + query * args_.k;
+    for (int64_t i = 0; i < args_.k; ++i) {
+      distances[i] = i < plan_.k ? neighbours[i].distance : kInfinity;
+      indices[i] = i < plan_.k ? neighbours[i].index : kNoNeighbour;
+    }
+  }
+
+  const KnnTopkArgs<T>& args_;
+  const Plan<A> plan_;
+  RowTransform<T> transform_;
+  Scratch<A> width_;            // [N] 2 reach of each point
+  Scratch<A> panels_;           // [panels, D, kRows] negated queries
+  Scratch<double> squares_;     // [panels * kRows] squared norms of the transformed queries
+  Scratch<A> allowances_;       // [panels * kRows]
+  Scratch<A> thresholds_;       // [ranges, panels * kRows]
+  Scratch<int64_t> sizes_;      // [ranges, panels * kRows]
+  Scratch<A> lower_;            // [ranges, panels * kRows, capacity]
+  Scratch<int32_t> index_;      // [ranges, panels * kRows, capacity]
+  int64_t first_query_ = 0, num_panels_ = 0;
+};
+
+}  // namespace
+
+template <typename T>
+void knn_topk(const KnnTopkArgs<T>& args) {
+  if (args.num_queries > 0) Search<T>(args).run();
+}
+
+template void knn_topk<float>(const KnnTopkArgs<float>&);
+template void knn_topk<double>(const KnnTopkArgs<double>&);
+template void knn_topk<BFloat16>(const KnnTopkArgs<BFloat16>&);
+template void knn_topk<Half>(const KnnTopkArgs<Half>&);
+
+}  // namespace mdprop::MDPROP_ISA

@@ -1,0 +1,98 @@
+"""The options that every attack shares, checked once at construction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from mdprop_ext.attacks.model_state import BatchNormMode
+from mdprop_ext.attacks.projections import Bound, Scalars
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttackOptions:
+    """How the engine searches.
+
+    Args:
+        eps: Radius of the ball in pixel units of ``bounds``: a number >= 0 or one a sample, ``[N]``.
+        alpha: Length of a step in the same units: a number >= 0 or one a sample, ``[N]``.
+        steps: Number of gradient steps, >= 0; 0 returns the input.
+        random_start: Whether to start uniformly in the ball instead of at the input.
+        restarts: Number of searches, >= 1, of which each sample keeps its best iterate.
+        keep_best: Whether each sample keeps the iterate of the highest objective, starting point included, instead of
+            the last one. The last iterate is then evaluated too, at the cost of one forward pass a restart.
+        branch: Name or index of the batch norm branch to attack through; None leaves the current route.
+        bn_mode: ``"running"``, ``"batch"`` or ``"train"``; see :func:`mdprop_ext.attacks.model_state.attack_mode`.
+        bounds: Least and greatest pixel value: numbers, or tensors that broadcast to the images.
+
+    Raises:
+        TypeError: If an option has the wrong type.
+        ValueError: If an option has a wrong value.
+    """
+
+    eps: Scalars
+    alpha: Scalars
+    steps: int
+    random_start: bool = True
+    restarts: int = 1
+    keep_best: bool = True
+    branch: str | int | None = None
+    bn_mode: BatchNormMode = "running"
+    bounds: tuple[Bound, Bound] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", _lengths("eps", self.eps))
+        object.__setattr__(self, "alpha", _lengths("alpha", self.alpha))
+        _check_count("steps", self.steps, least=0)
+        _check_count("restarts", self.restarts, least=1)
+        if self.restarts > 1 and not (self.random_start and self.keep_best):
+            raise ValueError("restarts: more than one needs random_start=True and keep_best=True")
+        if self.bn_mode not in get_args(BatchNormMode):
+            raise ValueError(f"bn_mode: expected one of {', '.join(get_args(BatchNormMode))}, got {self.bn_mode!r}")
+        object.__setattr__(self, "bounds", _ordered_bounds(self.bounds))
+
+    @property
+    def inert(self) -> bool:
+        """Whether no sample can change."""
+        eps_is_zero = bool((self.eps == 0).all()) if isinstance(self.eps, Tensor) else self.eps == 0
+        return self.steps == 0 or eps_is_zero
+
+
+def _lengths(name: str, value: Scalars) -> Scalars:
+    if isinstance(value, Tensor):
+        if value.dim() != 1 or not value.is_floating_point():
+            raise ValueError(
+                f"{name}: expected a number or a floating-point [N], got {value.dtype} {list(value.shape)}"
+            )
+        # On the host: its values are looked at, and one copy an attack brings it to the images.
+        with torch.inference_mode(False):
+            value = value.detach().cpu().clone()
+        if not bool(((value >= 0) & value.isfinite()).all()):
+            raise ValueError(f"{name}: expected finite values >= 0, got {value.tolist()}")
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number or a tensor [N], got {type(value).__name__}")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}: expected a finite number >= 0, got {value}")
+    return float(value)
+
+
+def _check_count(name: str, value: int, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def _ordered_bounds(bounds: tuple[Bound, Bound]) -> tuple[Bound, Bound]:
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise TypeError(f"bounds: expected (lower, upper), got {bounds!r}")
+    lower, upper = bounds
+    with torch.inference_mode(False):
+        ordered = bool((torch.as_tensor(lower) < torch.as_tensor(upper)).all())
+    if not ordered:
+        raise ValueError(f"bounds: expected lower < upper, got {bounds!r}")
+    return lower, upper

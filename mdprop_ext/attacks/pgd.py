@@ -1,0 +1,101 @@
+"""Projected gradient descent (PGD) on any objective."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mdprop_ext.attacks.attack import Attack
+from mdprop_ext.attacks.model_state import BatchNormMode
+from mdprop_ext.attacks.objectives import CrossEntropy, Objective, TargetRule
+from mdprop_ext.attacks.options import AttackOptions
+from mdprop_ext.attacks.parametrisations import ChannelValues, Pixels
+from mdprop_ext.attacks.projections import Bound, Scalars, norm_by_name
+
+
+class PGD(Attack):
+    r"""Projected gradient ascent of an objective in a ball around each image.
+
+    .. math:: x_{k+1} = \Pi_{\lVert x - x_0 \rVert \le \epsilon,\; x \in [l, u]}
+        \bigl(x_k + \alpha \, d(\nabla_x J(f(x_k), y))\bigr)
+
+    with :math:`d` the sign (linf) or the unit vector (l2) of the gradient. Each sample keeps the iterate of its
+    highest objective, for one forward pass more; ``keep_best=False`` returns the last one. Success is what the
+    objective says; for a plain callable, that it exceeds its value on the clean image.
+
+    Args:
+        model: The attacked model, in any mode; its output is whatever the objective takes.
+        eps: Radius in pixel units of ``bounds``: a number or ``[N]``.
+        alpha: Length of a step in the same units: a number or ``[N]``.
+        steps: Number of gradient steps; 0 returns the input.
+        random_start: Whether to start uniformly in the ball instead of at the image.
+        norm: ``"linf"`` or ``"l2"``.
+        objective: ``(output, targets) -> [N]``, maximised; None means :class:`CrossEntropy`, targeted where ``target``
+            is given.
+        target: Targets given to the objective in place of the labels: one class, a tensor with one row a sample, or a
+            rule ``(clean_output, y, generator) -> targets``, such as ``lambda logits, y, generator: logits.argmin(1)``
+            for the least likely class.
+        branch: Batch norm branch to attack through, by name or index; None leaves the current route.
+        bn_mode: ``"running"`` statistics, those of the ``"batch"`` without writing them, or ``"train"``, which updates
+            the running ones.
+        bounds: Least and greatest pixel value.
+        mean: Mean that the model's input is normalised with, a number or one a channel; the images are not normalised.
+        std: Standard deviation that the model's input is normalised with.
+        generator: Source of random numbers; see :class:`Attack`.
+        restarts: Number of random starts, of which each sample keeps the best.
+        keep_best: Whether to keep each sample's best iterate instead of the last.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a wrong value.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> x_adv = PGD(model, eps=4 / 255, alpha=1 / 255, steps=5)(torch.rand(2, 1, 2, 2), torch.tensor([0, 2]))
+
+    Reference:
+        Madry, Makelov, Schmidt, Tsipras, Vladu: Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR
+        2018, arXiv:1706.06083.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        eps: Scalars = 8 / 255,
+        alpha: Scalars = 2 / 255,
+        steps: int = 10,
+        random_start: bool = True,
+        norm: Literal["linf", "l2"] = "linf",
+        objective: Objective | None = None,
+        target: int | Tensor | TargetRule | None = None,
+        branch: str | int | None = None,
+        bn_mode: BatchNormMode = "running",
+        bounds: tuple[Bound, Bound] = (0, 1),
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
+        generator: torch.Generator | None = None,
+        restarts: int = 1,
+        keep_best: bool = True,
+    ) -> None:
+        super().__init__(
+            model,
+            objective=CrossEntropy(targeted=target is not None) if objective is None else objective,
+            target=target,
+            norm=norm_by_name(norm),
+            parametrisation=Pixels(mean, std),
+            options=AttackOptions(
+                eps=eps,
+                alpha=alpha,
+                steps=steps,
+                random_start=random_start,
+                restarts=restarts,
+                keep_best=keep_best,
+                branch=branch,
+                bn_mode=bn_mode,
+                bounds=bounds,
+            ),
+            generator=generator,
+        )

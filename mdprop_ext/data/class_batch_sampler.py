@@ -1,0 +1,101 @@
+"""Batches with the same number of images from each of several classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Sampler
+
+
+class ClassBatchSampler(Sampler[list[int]]):
+    """Draws batches of ``classes`` classes with ``per_class`` images each, for ``DataLoader(batch_sampler=...)``.
+
+    Classes are dealt like cards: each comes once before any comes twice, in a new random order every round. So are
+    the images of a class. An epoch has about one batch for every ``classes * per_class`` images, and as many as it
+    takes to meet every class. A class with fewer than ``per_class`` images is drawn from with replacement.
+
+    The order depends on ``seed`` and the epoch alone; call :meth:`set_epoch` before each epoch for a new one.
+
+    Args:
+        labels: Class of each image, integers ``[N]``.
+        classes: Distinct classes in a batch, at least 1.
+        per_class: Images of each class in a batch, at least 1.
+        seed: Of the order, at least 0.
+
+    Raises:
+        TypeError: If ``labels`` are not integers.
+        ValueError: If ``labels`` is not one-dimensional, has fewer classes than asked for, or a number is too small.
+
+    Example:
+        >>> sampler = ClassBatchSampler([0, 0, 0, 1, 1, 1, 2, 2, 2], classes=2, per_class=2, seed=0)
+        >>> [len(batch) for batch in sampler]
+        [4, 4]
+    """
+
+    def __init__(self, labels: Tensor | Sequence[int], classes: int, per_class: int, seed: int = 0) -> None:
+        values = torch.as_tensor(labels).cpu().numpy()
+        if values.size and not numpy.issubdtype(values.dtype, numpy.integer):
+            raise TypeError(f"labels: expected integers, got dtype {values.dtype}")
+        if values.ndim != 1:
+            raise ValueError(f"labels: expected shape [N], got {list(values.shape)}")
+        for name, value, least in (("classes", classes, 1), ("per_class", per_class, 1), ("seed", seed, 0)):
+            if value < least:
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
+        self._images = [numpy.flatnonzero(values == label) for label in numpy.unique(values)]
+        if len(self._images) < classes:
+            raise ValueError(f"classes: expected at most the {len(self._images)} classes of the labels, got {classes}")
+        self.classes = classes
+        self.per_class = per_class
+        self.seed = seed
+        self.epoch = 0
+        rounds = -(-len(self._images) // classes)
+        self._batches = max(rounds, len(values) // (classes * per_class))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next iteration.
+
+        Args:
+            epoch: Number of the epoch, at least 0.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch: expected at least 0, got {epoch}")
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Returns the number of batches in an epoch."""
+        return self._batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yields lists of ``classes * per_class`` positions, class by class."""
+        generator = numpy.random.default_rng([self.seed, self.epoch])
+        class_deck = _Deck(numpy.arange(len(self._images)), generator)
+        image_decks = [_Deck(images, generator) for images in self._images]
+        for _ in range(self._batches):
+            drawn = class_deck.draw(self.classes)
+            yield [image for label in drawn for image in image_decks[label].draw(self.per_class)]
+
+
+class _Deck:
+    """Cards that are dealt in random order, each once before any is dealt again."""
+
+    def __init__(self, cards: NDArray[numpy.int64], generator: numpy.random.Generator) -> None:
+        self._cards = cards
+        self._generator = generator
+        self._left: list[int] = []
+
+    def draw(self, count: int) -> list[int]:
+        """Returns ``count`` cards, all different if the deck has that many."""
+        if count > len(self._cards):
+            return [int(card) for card in self._generator.choice(self._cards, size=count)]
+        hand, self._left = self._left[:count], self._left[count:]
+        if len(hand) < count:
+            # Between two rounds: the hand is filled from the new one with cards that it does not hold yet.
+            shuffled: list[int] = self._generator.permutation(self._cards).tolist()
+            fresh = [card for card in shuffled if card not in hand][: count - len(hand)]
+            self._left = [card for card in shuffled if card not in fresh]
+            hand = hand + fresh
+        return hand

@@ -1,0 +1,22 @@
+"""Layers and networks: batch normalisation with several branches, its routing and conversion, and backbones."""
+
+from mdprop_ext.nn import backbones
+from mdprop_ext.nn.convert import branch_parameters, convert_multi_bn, strip_branches
+from mdprop_ext.nn.multi_batch_norm import MultiBatchNorm1d, MultiBatchNorm2d, MultiBatchNorm3d, MultiBNFused
+from mdprop_ext.nn.routing import branch_names, use_branch, use_branches
+from mdprop_ext.nn.state_dict import adapt_state_dict
+
+__all__ = [
+    "MultiBNFused",
+    "MultiBatchNorm1d",
+    "MultiBatchNorm2d",
+    "MultiBatchNorm3d",
+    "adapt_state_dict",
+    "backbones",
+    "branch_names",
+    "branch_parameters",
+    "convert_multi_bn",
+    "strip_branches",
+    "use_branch",
+    "use_branches",
+]

@@ -1,0 +1,216 @@
+"""From plain batch norms to multi-branch ones and back, in place."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mdprop_ext.nn.multi_batch_norm import (
+    _PARAMETERS,
+    _STATISTICS,
+    MultiBatchNorm1d,
+    MultiBatchNorm2d,
+    MultiBatchNorm3d,
+    _MultiBatchNorm,
+    check_branch_names,
+)
+from mdprop_ext.nn.routing import branch_index, multi_layers
+
+
+class MultiBatchNormAct2d(MultiBatchNorm2d):
+    """The multi-branch form of timm's ``BatchNormAct2d``, which keeps its ``drop`` and ``act`` behind the norm."""
+
+    norm_act_class: type[_BatchNorm]
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises each sample by its branch, then drops and activates as the converted layer did."""
+        output: Tensor = self.act(self.drop(super().forward(input)))
+        return output
+
+
+def convert_multi_bn(model: nn.Module, branches: Sequence[str], *, fuse_activation: bool = False) -> nn.Module:
+    """Gives every batch norm of a model several branches, in place.
+
+    Every branch starts with the parameters **and** the running statistics of the converted layer. The modules stay the
+    same objects and only change their class, so that parameters, hooks, flags, shared modules, optimizers and
+    references to them stay valid. Converted are ``nn.BatchNorm1d``, ``2d``, ``3d`` and timm's ``BatchNormAct2d``;
+    instance norms and other layers are left alone. If anything cannot be converted, nothing is.
+
+    Args:
+        model: Any module; a batch norm itself will do.
+        branches: Names of the branches; the first is the layer as it was.
+        fuse_activation: Whether to compute a ReLU that directly follows a batch norm in the same pass. Found are
+            neighbours in ``nn.Sequential``, pairs of names that a module's class declares as
+            ``norm_activations = (("bn1", "act1"), ...)``, and the activation inside ``BatchNormAct2d``. An
+            ``nn.Identity`` takes the place of the ReLU. Layers with hooks, and norms used in several places, keep it.
+
+    Returns:
+        The model.
+
+    Raises:
+        TypeError: If the model holds another kind of batch norm, such as ``nn.SyncBatchNorm``.
+        ValueError: If the model has no batch norm, or has multi-branch layers with other branches.
+
+    Example:
+        >>> model = convert_multi_bn(resnet18(), ("main", "st", "mt"), fuse_activation=True)
+    """
+    names = check_branch_names(branches)
+    present = {layer.branches for layer in multi_layers(model)}
+    if present - {names}:
+        raise ValueError(f"the model has the branches {present.pop()} already: call strip_branches first")
+    conversions = [(norm, _multi_class(norm)) for norm in _plain_norms(model)]
+    if not conversions and not present:
+        raise ValueError(f"{type(model).__name__} has no batch norm to convert")
+    for norm, multi_class in conversions:
+        plain_class = type(norm)
+        norm.__class__ = multi_class
+        assert isinstance(norm, _MultiBatchNorm)
+        if isinstance(norm, MultiBatchNormAct2d):
+            norm.norm_act_class = plain_class
+        norm._add_branches(names, share_affine=False, activation=None)
+    if fuse_activation:
+        _fuse_activations(model)
+    return model
+
+
+def strip_branches(model: nn.Module, keep: str | int = "main") -> nn.Module:
+    """Turns every multi-branch layer into the plain batch norm of one branch, in place.
+
+    The result is an ordinary network for export, folding into convolutions or other libraries. A fused ReLU returns to
+    where it was; one that was asked for by ``activation="relu"`` is put behind its layer in an ``nn.Sequential``.
+
+    Args:
+        model: Any module; one without multi-branch layers is returned as it is.
+        keep: Name or index of the branch that stays.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If the branch is unknown.
+
+    Example:
+        >>> torch.onnx.export(strip_branches(copy.deepcopy(model)), (images,), "model.onnx")
+    """
+    layers = multi_layers(model)
+    if not layers:
+        return model
+    index = branch_index(layers[0].branches, keep)
+    model = _unfuse_activations(model)
+    for layer in layers:
+        _strip(layer, index)
+    return model
+
+
+def branch_parameters(model: nn.Module, branch: str | int) -> Iterator[nn.Parameter]:
+    """The parameters that belong to one branch, for learning rates or freezing by branch.
+
+    Args:
+        model: A module with multi-branch layers.
+        branch: Name or index of the branch.
+
+    Returns:
+        An iterator over scales and shifts. With ``share_affine`` they belong to branch 0.
+
+    Raises:
+        ValueError: If the branch is unknown.
+
+    Example:
+        >>> optimizer.add_param_group({"params": list(branch_parameters(model, "adv")), "lr": 1e-4})
+    """
+    layers = multi_layers(model)
+    index = branch_index(layers[0].branches if layers else (), branch)
+    for layer in layers:
+        holder: nn.Module = layer if index == 0 else layer.aux_bn[index - 1]
+        yield from holder.parameters(recurse=False)
+
+
+def _plain_norms(model: nn.Module) -> Iterator[_BatchNorm]:
+    """Every batch norm once that is neither multi-branch nor a branch of such a layer."""
+    layers = multi_layers(model)
+    branches = {id(branch) for layer in layers for branch in layer.aux_bn}
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not isinstance(module, _MultiBatchNorm) and id(module) not in branches:
+            yield module
+
+
+def _multi_class(norm: _BatchNorm) -> type[_MultiBatchNorm]:
+    # By exact type: a subclass may do more in its forward, which a conversion would silently drop.
+    multi_classes: tuple[type[_MultiBatchNorm], ...] = (MultiBatchNorm1d, MultiBatchNorm2d, MultiBatchNorm3d)
+    for multi_class in multi_classes:
+        if type(norm) is multi_class.plain_class:
+            return multi_class
+    # By name, since timm is no dependency of this package.
+    if isinstance(norm, nn.BatchNorm2d) and type(norm).__name__ == "BatchNormAct2d":
+        return MultiBatchNormAct2d
+    raise TypeError(
+        f"cannot give branches to a {type(norm).__name__}: expected nn.BatchNorm1d, 2d, 3d or timm's BatchNormAct2d"
+    )
+
+
+def _norm_activation_slots(parent: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of a parent's children of which the second is applied directly to what the first returns."""
+    if isinstance(parent, nn.Sequential) and type(parent).forward is nn.Sequential.forward:
+        yield from itertools.pairwise(parent._modules)
+    yield from getattr(type(parent), "norm_activations", ())
+
+
+def _fusion_slots(model: nn.Module) -> Iterator[tuple[_MultiBatchNorm, nn.Module, str]]:
+    """Each multi-branch layer that is used in one place and has something behind it, with that slot."""
+    uses = Counter(id(child) for module in model.modules() for child in module._modules.values())
+    for parent in model.modules():
+        for norm_name, activation_name in _norm_activation_slots(parent):
+            norm = parent.get_submodule(norm_name)
+            if isinstance(norm, _MultiBatchNorm) and uses[id(norm)] == 1:
+                yield norm, parent, activation_name
+        if isinstance(parent, MultiBatchNormAct2d) and isinstance(parent.drop, nn.Identity):
+            yield parent, parent, "act"
+
+
+def _fuse_activations(model: nn.Module) -> None:
+    for norm, parent, name in list(_fusion_slots(model)):
+        activation = parent.get_submodule(name)
+        # A hook must go on seeing what it saw.
+        if type(activation) is nn.ReLU and not _has_hooks(activation) and not _has_hooks(norm):
+            norm.activation = "relu"
+            parent._modules[name] = nn.Identity().train(activation.training)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+
+
+def _unfuse_activations(model: nn.Module) -> nn.Module:
+    for norm, parent, name in list(_fusion_slots(model)):
+        if norm.activation is not None and type(parent.get_submodule(name)) is nn.Identity:
+            norm.activation = None
+            parent._modules[name] = nn.ReLU().train(norm.training)
+    wrapped = {
+        id(layer): nn.Sequential(layer, nn.ReLU()).train(layer.training)
+        for layer in multi_layers(model)
+        if layer.activation is not None
+    }
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            parent._modules[name] = wrapped.get(id(child), child)
+    return wrapped.get(id(model), model)
+
+
+def _strip(layer: _MultiBatchNorm, index: int) -> None:
+    """Makes a layer the plain batch norm of one of its branches, with the very tensors of that branch."""
+    if index > 0:
+        branch = layer.aux_bn[index - 1]
+        for name in _STATISTICS if layer.share_affine else (*_PARAMETERS, *_STATISTICS):
+            setattr(layer, name, getattr(branch, name))
+    norm: _BatchNorm = layer
+    plain_class = layer.norm_act_class if isinstance(layer, MultiBatchNormAct2d) else layer.plain_class
+    for name in ("aux_bn", "branches", "share_affine", "activation", "route", "norm_act_class"):
+        if hasattr(layer, name):
+            delattr(layer, name)
+    norm.__class__ = plain_class

@@ -1,0 +1,268 @@
+"""Batch normalisation with several branches: the layers themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import mdprop_ext.ops  # noqa: F401  (registers torch.ops.mdprop)
+
+_PARAMETERS = ("weight", "bias")
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def check_branch_names(branches: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names as a tuple, after checking that they are unique and non-empty strings."""
+    if isinstance(branches, str) or not all(isinstance(name, str) for name in branches):
+        raise TypeError(f"branches must be a sequence of strings such as ('main', 'adv'), got {branches!r}")
+    names = tuple(branches)
+    if not names or not all(names) or len(set(names)) != len(names):
+        raise ValueError(f"branches must be at least one name, each unique and not empty, got {names}")
+    return names
+
+
+def _default_branch_names(num_branches: int) -> tuple[str, ...]:
+    if num_branches < 1:
+        raise ValueError(f"num_branches must be at least 1, got {num_branches}")
+    return ("main", *(f"aux{index}" for index in range(1, num_branches)))
+
+
+class AuxiliaryBranches(nn.ModuleList):
+    """Branches 1, 2, ... of a multi-branch batch norm: plain batch norms that only hold parameters and buffers."""
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Adds a branch, but never a ``SyncBatchNorm``: that is how torch's own conversion would lose all branches."""
+        if isinstance(module, nn.SyncBatchNorm):
+            raise TypeError(
+                "nn.SyncBatchNorm would silently drop the branches of a multi-branch batch norm: call "
+                "mdprop_ext.nn.strip_branches(model) before convert_sync_batchnorm, or keep the model unconverted"
+            )
+        super().add_module(name, module)
+
+
+class _MultiBatchNorm(_BatchNorm):
+    """What the 1d, 2d and 3d layers share; see :class:`MultiBatchNorm2d`."""
+
+    plain_class: ClassVar[type[_BatchNorm]]
+
+    branches: tuple[str, ...]
+    share_affine: bool
+    activation: str | None
+    aux_bn: AuxiliaryBranches
+    route: Tensor | None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        num_branches: int = 2,
+        branches: Sequence[str] | None = None,
+        share_affine: bool = False,
+        activation: str | None = None,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        names = _default_branch_names(num_branches) if branches is None else check_branch_names(branches)
+        self._add_branches(names, share_affine=share_affine, activation=activation)
+
+    def _add_branches(self, names: tuple[str, ...], *, share_affine: bool, activation: str | None) -> None:
+        """Gives a batch norm its further branches, each a copy of what the layer itself holds."""
+        if activation not in (None, "relu"):
+            raise ValueError(f"activation must be None or 'relu', got {activation!r}")
+        self.branches = names
+        self.share_affine = share_affine
+        self.activation = activation
+        self.aux_bn = AuxiliaryBranches(self._copy_of_branch_0() for _ in names[1:])
+        self.route = None
+
+    def _copy_of_branch_0(self) -> _BatchNorm:
+        branch = self.plain_class(self.num_features, self.eps, self.momentum, affine=False, track_running_stats=False)
+        branch.affine = self.affine and not self.share_affine
+        branch.track_running_stats = self.track_running_stats
+        branch.training = self.training
+        for name in _PARAMETERS if branch.affine else ():
+            parameter = getattr(self, name)
+            if parameter is not None:
+                copy = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+                setattr(branch, name, copy)
+        for name in _STATISTICS:
+            buffer = getattr(self, name)
+            setattr(branch, name, None if buffer is None else buffer.clone())
+        return branch
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises each sample by its branch.
+
+        Args:
+            input: ``[N, C]`` or ``[N, C, *]``.
+
+        Returns:
+            A tensor like ``input``.
+
+        Raises:
+            ValueError: If input or route have the wrong size, or a branch has one value per channel in training.
+        """
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
+        if input.shape[1] != self.num_features:
+            raise ValueError(f"input must have {self.num_features} channels, got {list(input.shape)}")
+        ids = self._branch_ids(input)
+        branches: tuple[_BatchNorm, ...] = (self,) if ids is None else (self, *self.aux_bn)
+        # As in nn.BatchNorm2d: a layer without running statistics uses those of the batch in eval mode too.
+        use_batch = self.training or (self.running_mean is None and self.running_var is None)
+        if use_batch:
+            self._check_values_per_channel(input, ids)
+        dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+        affine_owners = (self,) * len(branches) if self.share_affine else branches
+        weight = _stack(affine_owners, "weight", dtype)
+        if weight is None:
+            # The op reads the number of branches off its tables, of which there may be no other.
+            weight = input.new_ones((len(branches), self.num_features), dtype=dtype)
+        output, mean, variance, counts = torch.ops.mdprop.multi_batch_norm(
+            input,
+            weight,
+            _stack(affine_owners, "bias", dtype),
+            None if use_batch else _stack(branches, "running_mean", dtype),
+            None if use_batch else _stack(branches, "running_var", dtype),
+            ids,
+            None,
+            use_batch,
+            self.eps,
+            self.activation,
+        )
+        if self.training and self.track_running_stats and self.running_mean is not None:
+            self._update_statistics(branches, mean, variance, counts)
+        assert isinstance(output, Tensor)
+        return output
+
+    @torch.no_grad()
+    def _update_statistics(
+        self, branches: Sequence[_BatchNorm], mean: Tensor, variance: Tensor, counts: Tensor
+    ) -> None:
+        buffers = [getattr(branch, name) for name in ("running_mean", "running_var") for branch in branches]
+        # Statistics of a layer that was cast to a half type are widened for the update, which has no such kernel.
+        wide = [buffer.float() if buffer.itemsize < 4 else buffer for buffer in buffers]
+        torch.ops.mdprop.multi_batch_norm_update_(
+            wide[: len(branches)],
+            wide[len(branches) :],
+            [branch.num_batches_tracked for branch in branches if branch.num_batches_tracked is not None],
+            mean,
+            variance,
+            counts,
+            self.momentum,
+        )
+        for buffer, updated in zip(buffers, wide, strict=True):
+            if updated is not buffer:
+                buffer.copy_(updated)
+
+    def _branch_ids(self, input: Tensor) -> Tensor | None:
+        """The branch of every sample ``[N]``, or None where all samples go through branch 0."""
+        if self.route is None:
+            return None
+        samples = input.shape[0]
+        if self.route.dim() == 0:
+            return self.route.expand(samples)
+        if self.route.shape[0] != samples:
+            raise ValueError(f"the route has {self.route.shape[0]} branch ids, but the batch has {samples} samples")
+        return self.route
+
+    def _check_values_per_channel(self, input: Tensor, ids: Tensor | None) -> None:
+        """Raises as nn.BatchNorm2d does, if a branch would have to estimate a variance from one value."""
+        values = input.shape[2:].numel()
+        if ids is None or self.route is None or self.route.dim() == 0:
+            if values * input.shape[0] == 1:
+                raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+        elif values == 1 and ids.device.type == "cpu" and not torch.compiler.is_compiling():
+            counts = torch.bincount(ids, minlength=len(self.branches)).tolist()
+            if 1 in counts:
+                raise ValueError(
+                    f"Expected more than 1 value per channel when training, got one in branch "
+                    f"{self.branches[counts.index(1)]!r} of input size {input.shape}"
+                )
+
+    def extra_repr(self) -> str:
+        """The text of the plain layer, followed by what is special here."""
+        text = f"{super().extra_repr()}, branches={self.branches}"  # type: ignore[no-untyped-call]
+        if self.share_affine:
+            text += ", share_affine=True"
+        return text if self.activation is None else f"{text}, activation={self.activation!r}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy or a pickle made inside a routing context must not stay routed for ever.
+        return {**self.__dict__, "route": None}
+
+
+def _stack(branches: Sequence[nn.Module], name: str, dtype: torch.dtype) -> Tensor | None:
+    """One parameter or buffer of all branches as ``[B, C]``."""
+    values = [getattr(branch, name) for branch in branches]
+    if values[0] is None:
+        return None
+    stacked: Tensor = values[0].unsqueeze(0) if len(values) == 1 else torch.stack(values)
+    return stacked.to(dtype)
+
+
+class MultiBatchNorm1d(_MultiBatchNorm, nn.BatchNorm1d):
+    """Batch normalisation of ``[N, C]`` or ``[N, C, L]`` with several branches; see :class:`MultiBatchNorm2d`."""
+
+    plain_class = nn.BatchNorm1d
+
+
+class MultiBatchNorm2d(_MultiBatchNorm, nn.BatchNorm2d):
+    r"""Batch normalisation of ``[N, C, H, W]`` with one set of statistics and parameters for each branch.
+
+    A sample of branch :math:`b` becomes
+
+    .. math:: y = \gamma_b \, \frac{x - \mu_b}{\sqrt{\sigma_b^2 + \epsilon}} + \beta_b
+
+    where in training :math:`\mu_b, \sigma_b^2` are the mean and variance of this branch's samples alone.
+    All branches are computed in one pass, for any mixture of samples.
+
+    The layer is itself branch 0: without a route it equals ``nn.BatchNorm2d`` and its parameters have the same names.
+    The others are plain ``nn.BatchNorm2d`` in ``aux_bn``, which hold parameters and buffers and are never called; the
+    flags of the layer itself (``training``, ``momentum``, ``eps``, ``track_running_stats``) count for all.
+    Routes are set with :func:`use_branch` and :func:`use_branches`.
+
+    Args:
+        num_features: Channels C.
+        eps: Added to the variance, > 0.
+        momentum: Weight of the new statistics in the running ones; None for the average over all batches.
+        affine: Whether to learn a scale and a shift.
+        track_running_stats: Whether to keep running statistics for evaluation.
+        device: Device of parameters and buffers.
+        dtype: Type of parameters and buffers.
+        num_branches: Number of branches B >= 1, named "main", "aux1", "aux2", ...
+        branches: Names of the branches instead, the first is branch 0.
+        share_affine: Whether all branches use the scale and shift of branch 0.
+        activation: None, or "relu" to apply it in the same pass.
+
+    Raises:
+        TypeError: If ``branches`` holds something else than strings.
+        ValueError: If names repeat, there is no branch, or the activation is unknown.
+
+    Example:
+        >>> layer = MultiBatchNorm2d(64, branches=("clean", "adv"))
+        >>> with use_branches(layer, {"clean": 32, "adv": 32}):
+        ...     features = layer(torch.randn(64, 64, 7, 7))
+
+    Reference:
+        Xie et al., Adversarial Examples Improve Image Recognition, CVPR 2020 (https://arxiv.org/abs/1911.09665).
+    """
+
+    plain_class = nn.BatchNorm2d
+
+
+class MultiBatchNorm3d(_MultiBatchNorm, nn.BatchNorm3d):
+    """Batch normalisation of ``[N, C, D, H, W]`` with several branches; see :class:`MultiBatchNorm2d`."""
+
+    plain_class = nn.BatchNorm3d
+
+
+MultiBNFused = MultiBatchNorm2d

@@ -1,0 +1,16 @@
+"""The ops of the package: public functions, each over ``torch.ops.mdprop.<op>``."""
+
+from mdprop_ext.ops import _cuda_probe as _cuda_probe
+from mdprop_ext.ops._register import load_extension
+from mdprop_ext.ops.multi_batch_norm import MultiBatchNormFunction, multi_batch_norm
+from mdprop_ext.ops.pgd_step import PgdStepFunction, pgd_step
+
+__all__ = [
+    "MultiBatchNormFunction",
+    "PgdStepFunction",
+    "multi_batch_norm",
+    "pgd_step",
+]
+
+# Schemas exist from here on; the compiled kernels register themselves for them.
+load_extension()

@@ -1,0 +1,48 @@
+"""The argument checks that several ops share, and the shapes and dtypes that their kernels give."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def tensor(name: str, value: object) -> None:
+    """Raises TypeError unless ``value`` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+
+
+def floating(name: str, value: object) -> None:
+    """Raises TypeError unless ``value`` is a tensor of a dtype that the kernels know."""
+    tensor(name, value)
+    assert isinstance(value, Tensor)
+    if value.dtype not in FLOATING:
+        raise TypeError(f"{name}: expected float32, float64, bfloat16 or float16, got {value.dtype}")
+
+
+def like(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Raises unless ``value`` is a tensor with the shape, dtype and device of ``other``."""
+    tensor(name, value)
+    if value.shape != other.shape:
+        raise ValueError(f"{name}: expected the shape of {other_name}, {list(other.shape)}, got {list(value.shape)}")
+    if value.dtype != other.dtype:
+        raise TypeError(f"{name}: expected the dtype of {other_name}, {other.dtype}, got {value.dtype}")
+    if value.device != other.device:
+        raise ValueError(f"{name}: expected the device of {other_name}, {other.device}, got {value.device}")
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """float64 for float64, else float32: what kernels compute in."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def empty_like_kernel(x: Tensor) -> Tensor:
+    """What a kernel returns for ``x`` when traced: channels_last where x is, else contiguous."""
+    if x.is_contiguous():
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+    for dim, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if x.dim() == dim and x.is_contiguous(memory_format=memory_format):
+            return torch.empty_like(x, memory_format=memory_format)
+    return torch.empty_like(x, memory_format=torch.contiguous_format)

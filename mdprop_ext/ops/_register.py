@@ -1,0 +1,112 @@
+"""How an op is registered: schema, default kernel, fake kernel and gradients, each declared once in Python.
+
+Every op is ``torch.ops.mdprop.<name>``. Its default kernel is the plain PyTorch function of
+``mdprop_ext/reference``; importing the compiled module ``mdprop_ext._C`` overrides it for the devices that the module
+has kernels for. The environment variable ``MDPROP_BACKEND`` chooses between them:
+
+* ``auto`` (the default): compiled kernels where there are any, else the reference, with one warning an op and device;
+* ``ext``: compiled kernels only; a call that would take the reference raises;
+* ``reference``: the reference only; the compiled module is not loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+NAMESPACE = "mdprop"
+BACKENDS = ("auto", "ext", "reference")
+
+
+def backend() -> str:
+    """The value of ``MDPROP_BACKEND``, checked."""
+    name = os.environ.get("MDPROP_BACKEND", "auto") or "auto"
+    if name not in BACKENDS:
+        raise ValueError(f"MDPROP_BACKEND must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+@functools.cache
+def load_extension() -> str | None:
+    """Loads the compiled kernels once.
+
+    Returns:
+        ``None`` if they are loaded, else one sentence that says why not and what to do.
+
+    Raises:
+        ImportError: With ``MDPROP_BACKEND=ext``, if they cannot be loaded.
+    """
+    if backend() == "reference":
+        return "MDPROP_BACKEND=reference asks for the plain PyTorch implementations"
+    try:
+        importlib.import_module("mdprop_ext._C")
+    except ImportError as error:
+        reason = (
+            f"the compiled kernels could not be loaded ({error}): "
+            "reinstall with pip install --force-reinstall --no-deps mdprop_ext, or set MDPROP_BACKEND=reference"
+        )
+        if backend() == "ext":
+            raise ImportError(reason) from None
+        return reason
+    return None
+
+
+@functools.cache
+def _report_fallback(name: str, device: str) -> None:
+    """Says once an op and device that the reference runs where a compiled kernel was wanted."""
+    if backend() == "reference":
+        return
+    reason = load_extension() or f"this build has no kernel for {device} tensors"
+    if backend() == "ext":
+        raise RuntimeError(f"mdprop_ext.ops.{name} on {device}: MDPROP_BACKEND=ext forbids the reference, and {reason}")
+    warnings.warn(f"mdprop_ext.ops.{name} runs its slower reference on {device}: {reason}", stacklevel=3)
+
+
+def register_op(name: str, schema: str, default: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """Defines ``torch.ops.mdprop.<name>``.
+
+    Args:
+        name: Name of the op.
+        schema: Arguments and results, such as ``"(Tensor x, int k) -> Tensor"``.
+        default: Plain PyTorch kernel with the arguments of the schema, for every device without a compiled one.
+        fake: Shape function with the same arguments, for tracing.
+    """
+
+    @functools.wraps(default)
+    def reported(*args: Any) -> Any:
+        device = next(_tensors(args)).device.type
+        _report_fallback(name, device)
+        return default(*args)
+
+    qualified = f"{NAMESPACE}::{name}"
+    torch.library.define(qualified, schema)
+    torch.library.impl(qualified, "CompositeExplicitAutograd")(reported)
+    torch.library.register_fake(qualified)(fake)
+
+
+def register_gradient(name: str, function: type[torch.autograd.Function]) -> None:
+    """Gives ``torch.ops.mdprop.<name>`` the gradient of an ``autograd.Function``, so that both doors have one.
+
+    Args:
+        name: Name of the op.
+        function: A Function in ``setup_context`` style whose ``forward`` takes the arguments of the op.
+    """
+    torch.library.register_autograd(
+        f"{NAMESPACE}::{name}",
+        function.backward,
+        setup_context=function.setup_context,
+    )
+
+
+def _tensors(args: tuple[Any, ...]) -> Any:
+    for argument in args:
+        if isinstance(argument, torch.Tensor):
+            yield argument
+        elif isinstance(argument, (list, tuple)):
+            yield from _tensors(tuple(argument))

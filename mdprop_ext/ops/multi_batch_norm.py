@@ -1,0 +1,307 @@
+"""Batch norm with several branches over one mixed batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdprop_ext.ops import _check
+from mdprop_ext.ops._register import register_gradient, register_op
+from mdprop_ext.reference import multi_batch_norm as reference
+
+ACTIVATIONS = ("relu",)
+
+
+def multi_batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *,
+    branch: Tensor | Sequence[int] | None = None,
+    training: bool = False,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+    activation: str | None = None,
+) -> Tensor:
+    """Normalises each sample by the statistics and affine parameters of its own branch, in one pass over the batch.
+
+    For a value of channel c of a sample of branch b::
+
+        y = (x - mean[b, c]) / sqrt(var[b, c] + eps) * weight[b, c] + bias[b, c]
+
+    followed by the activation. In training ``mean`` and ``var`` are those of the branch's values in this batch (``var``
+    biased, as in ``torch.nn.BatchNorm2d``), and the running statistics of the branches that are present move towards
+    them in place (with the unbiased variance); in evaluation they are the running ones. With one branch this is
+    ``torch.nn.functional.batch_norm``.
+
+    Args:
+        x: ``[N, C, *]``, float32, float64, bfloat16 or float16; contiguous or channels_last, which the result keeps.
+        weight: ``[B, C]`` or None for ones; float32 (float64 for float64 x; half types are converted).
+        bias: ``[B, C]`` or None for zeros.
+        running_mean: ``[B, C]``, updated in place in training, or None.
+        running_var: ``[B, C]``, updated in place in training, or None. Needed with ``running_mean`` in evaluation.
+        branch: The branch of each sample: None for branch 0 throughout; int64 ids ``[N]`` in any order, each in
+            ``[0, B)``; or the B sizes of a batch that is sorted by branch, as a sequence of ints or an int64 tensor. A
+            tensor of length N is read as ids.
+        training: Whether to use the statistics of the batch.
+        momentum: Weight of the batch in the running statistics, in [0, 1]. None (a cumulative average) needs counters
+            and belongs to ``mdprop_ext.nn.MultiBatchNorm2d``.
+        eps: Added to the variance.
+        activation: None or ``"relu"``, fused.
+
+    Returns:
+        A tensor like ``x``.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes do not fit, ids are out of range (checked for CPU tensors), a branch has a single value a
+            channel in training (checked where its size is known without asking the device), or an option is unknown.
+
+    Example:
+        >>> x = torch.randn(6, 3, 8, 8)
+        >>> weight, bias = torch.ones(2, 3), torch.zeros(2, 3)
+        >>> multi_batch_norm(x, weight, bias, None, None, branch=[4, 2], training=True).shape
+        torch.Size([6, 3, 8, 8])
+
+    Reference:
+        Ioffe and Szegedy, "Batch Normalization", ICML 2015; Xie et al., "Adversarial Examples Improve Image
+        Recognition", CVPR 2020 (auxiliary batch norm).
+    """
+    ids, sizes = _branch_arguments(x, branch)
+    _check_arguments(x, weight, bias, running_mean, running_var, ids, sizes, training, momentum, activation)
+    y, mean, var, count = MultiBatchNormFunction.apply(  # type: ignore[no-untyped-call]
+        x, weight, bias, running_mean, running_var, ids, sizes, training, float(eps), activation
+    )
+    if training and running_mean is not None and running_var is not None:
+        torch.ops.mdprop.multi_batch_norm_update_(
+            list(running_mean.unbind()), list(running_var.unbind()), [], mean, var, count, momentum
+        )
+    return y  # type: ignore[no-any-return]
+
+
+class MultiBatchNormFunction(torch.autograd.Function):
+    """``torch.ops.mdprop.multi_batch_norm`` as an autograd function: ``(x, ...) -> (y, mean, var, count)``."""
+
+    @staticmethod
+    def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Calls the op."""
+        return torch.ops.mdprop.multi_batch_norm(*args)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Saves x, the affine parameters, the statistics used and the branches."""
+        x, weight, bias, _, _, ids, sizes, ctx.training, ctx.eps, ctx.activation = inputs
+        _, mean, var, count = output
+        ctx.mark_non_differentiable(mean, var, count)
+        ctx.save_for_backward(x, weight, bias, mean, var, ids, sizes)
+        # Beside the saved ones, which checkpointing replaces by those of the recomputation.
+        ctx.branches = ids if sizes is None else sizes
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        """Gradients of x, weight and bias."""
+        x, weight, bias, mean, var, ids, sizes = ctx.saved_tensors
+        _check_recomputed_branches(ctx.branches, ids if sizes is None else sizes)
+        needs_affine = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        grad_x, grad_weight, grad_bias = torch.ops.mdprop.multi_batch_norm_backward(
+            grad, x, weight, bias, mean, var, ids, sizes, ctx.training, ctx.eps, ctx.activation, needs_affine
+        )
+        return (
+            grad_x if ctx.needs_input_grad[0] else None,
+            grad_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None,
+            grad_bias.to(bias.dtype) if ctx.needs_input_grad[2] else None,
+            *[None] * 7,
+        )
+
+
+def _check_recomputed_branches(branches: Tensor | None, recomputed: Tensor | None) -> None:
+    """Refuses gradients of a checkpointed block whose recomputation took other branches than its forward pass."""
+    if branches is None or recomputed is None or torch.compiler.is_compiling():
+        return
+    # Comparing values may wait for a device, but outside checkpointing it is the same memory.
+    if recomputed.data_ptr() != branches.data_ptr() and not torch.equal(recomputed.to(branches.device), branches):
+        raise RuntimeError(
+            "a checkpointed block was recomputed under another route than in its forward pass: "
+            "call backward inside the same use_branch or use_branches context"
+        )
+
+
+class MultiBatchNormBackwardFunction(torch.autograd.Function):
+    """``torch.ops.mdprop.multi_batch_norm_backward`` as an autograd function, for second derivatives."""
+
+    @staticmethod
+    def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Calls the op."""
+        return torch.ops.mdprop.multi_batch_norm_backward(*args)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Saves all inputs."""
+        ctx.save_for_backward(*inputs[:8])
+        ctx.options = inputs[8:]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Differentiates the plain formula of the gradient."""
+        grad, x, weight, bias, mean, var, ids, sizes = ctx.saved_tensors
+        training, eps, activation, affine_gradients = ctx.options
+        if ids is None:
+            counts = sizes if sizes is not None else torch.tensor([x.shape[0]], device=x.device)
+            ids = torch.arange(len(counts), device=x.device).repeat_interleave(counts.to(x.device))
+        with torch.enable_grad():
+            outputs = reference.differentiable_backward(
+                grad, x, weight, bias, mean, var, ids, training, eps, activation
+            )
+            chosen = 3 if affine_gradients else 1
+            wanted = [i for i in range(3) if ctx.needs_input_grad[i]]
+            results = torch.autograd.grad(
+                outputs[:chosen],
+                [(grad, x, weight)[i] for i in wanted],
+                grads[:chosen],
+                create_graph=torch.is_grad_enabled(),
+                allow_unused=True,
+            )
+        gradients: list[Tensor | None] = [None] * 12
+        for i, result in zip(wanted, results, strict=True):
+            gradients[i] = result
+        return tuple(gradients)
+
+
+def _fake_forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    branch_ids: Tensor | None,
+    branch_sizes: Tensor | None,
+    training: bool,
+    eps: float,
+    activation: str | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    tables = [t for t in (weight, running_mean, branch_sizes) if t is not None]
+    branches = tables[0].shape[0] if tables else 1
+    dtype = _check.compute_dtype(x)
+    statistics = [x.new_empty((branches, x.shape[1]), dtype=dtype) for _ in range(2)]
+    return _check.empty_like_kernel(x), *statistics, x.new_empty(branches, dtype=torch.int64)  # type: ignore[return-value]
+
+
+def _fake_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    mean, affine_gradients = rest[2], rest[-1]
+    shape = mean.shape if affine_gradients else (0,)
+    return _check.empty_like_kernel(x), mean.new_empty(shape), mean.new_empty(shape)
+
+
+def _fake_update(*args: Any) -> None:
+    return None
+
+
+register_op(
+    "multi_batch_norm",
+    "(Tensor x, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, Tensor? branch_ids, "
+    "Tensor? branch_sizes, bool training, float eps, str? activation) "
+    "-> (Tensor y, Tensor mean, Tensor var, Tensor count)",
+    reference.forward,
+    _fake_forward,
+)
+register_op(
+    "multi_batch_norm_backward",
+    "(Tensor grad, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, Tensor? branch_ids, "
+    "Tensor? branch_sizes, bool training, float eps, str? activation, bool affine_gradients) "
+    "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
+    reference.backward,
+    _fake_backward,
+)
+register_op(
+    "multi_batch_norm_update_",
+    "(Tensor(a!)[] running_means, Tensor(b!)[] running_vars, Tensor(c!)[] num_batches, Tensor mean, Tensor var, "
+    "Tensor count, float? momentum) -> ()",
+    reference.update,
+    _fake_update,
+)
+register_gradient("multi_batch_norm", MultiBatchNormFunction)
+register_gradient("multi_batch_norm_backward", MultiBatchNormBackwardFunction)
+
+
+def _branch_arguments(x: Tensor, branch: Tensor | Sequence[int] | None) -> tuple[Tensor | None, Tensor | None]:
+    """Splits ``branch`` into ids ``[N]`` and sizes ``[B]``, of which one at most is given."""
+    _check.tensor("x", x)
+    if branch is None:
+        return None, None
+    if isinstance(branch, Tensor):
+        if branch.dtype != torch.int64 or branch.dim() != 1:
+            raise TypeError(
+                "branch: expected ids [N] or sizes [B] as an int64 tensor of one dimension, "
+                f"got {branch.dtype} {list(branch.shape)}"
+            )
+        return (branch, None) if branch.shape[0] == x.shape[0] else (None, branch)
+    sizes = list(branch)
+    if not all(isinstance(size, int) for size in sizes):
+        raise TypeError(f"branch: expected a sequence of ints, the sizes of the branches, got {branch!r}")
+    return None, torch.tensor(sizes, dtype=torch.int64)
+
+
+def _check_arguments(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    ids: Tensor | None,
+    sizes: Tensor | None,
+    training: bool,
+    momentum: float | None,
+    activation: str | None,
+) -> None:
+    _check.floating("x", x)
+    if x.dim() < 2:
+        raise ValueError(f"x: expected [N, C, *], got {list(x.shape)}")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ValueError(f"activation: expected None or one of {ACTIVATIONS}, got {activation!r}")
+    if not training and (running_mean is None or running_var is None):
+        raise ValueError("running_mean, running_var: needed unless training, got None")
+    if training and running_mean is not None and momentum is None:
+        raise ValueError("momentum: expected a number in [0, 1]; None needs the counters of nn.MultiBatchNorm2d")
+    tables = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+    given = {name: table for name, table in tables.items() if table is not None}
+    first = next(iter(given.values()), None)
+    branches = first.shape[0] if first is not None else sizes.shape[0] if sizes is not None else 1
+    for name, table in given.items():
+        if tuple(table.shape) != (branches, x.shape[1]):
+            raise ValueError(
+                f"{name}: expected [B, C] with B = {branches} and C = {x.shape[1]} of x, got {list(table.shape)}"
+            )
+    if ids is not None and first is None:
+        raise ValueError("branch: ids [N] need weight or running statistics [B, C], which say how many branches exist")
+    _check_branches(x, branches, ids, sizes, training)
+
+
+def _check_branches(x: Tensor, branches: int, ids: Tensor | None, sizes: Tensor | None, training: bool) -> None:
+    """Checks the values of ids and sizes where they can be read without asking a device."""
+    if torch.compiler.is_compiling():
+        return
+    if sizes is not None and sizes.shape[0] != branches:
+        raise ValueError(f"branch: expected {branches} sizes, one a branch, or {x.shape[0]} ids, got {sizes.shape[0]}")
+    if sizes is not None and sizes.device.type == "cpu":
+        if int(sizes.sum()) != x.shape[0] or bool((sizes < 0).any()):
+            raise ValueError(f"branch: sizes must be >= 0 and add up to N = {x.shape[0]}, got {sizes.tolist()}")
+        counts = sizes
+    elif ids is not None and ids.device.type == "cpu":
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < branches:
+            raise ValueError(f"branch: ids must be in [0, {branches}), got {int(ids.min())} to {int(ids.max())}")
+        counts = torch.bincount(ids, minlength=branches)
+    elif ids is None and sizes is None:
+        counts = torch.tensor([x.shape[0]])
+    else:
+        return
+    values = counts * (x.numel() // max(1, x.shape[0] * x.shape[1]))
+    if training and bool((values == 1).any()):
+        raise ValueError(
+            f"x: expected more than one value a channel in every branch when training, got {list(x.shape)} "
+            f"with branch sizes {counts.tolist()}"
+        )

@@ -1,0 +1,1 @@
+"""Plain PyTorch implementations of every op: the fallback and the baseline. Imports nothing of the package."""

@@ -1,0 +1,73 @@
+"""Builds the extension module with CMake and ninja; CMakeLists.txt holds the build itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+def tool(name: str) -> str:
+    """The path of a build tool: the one beside this Python (as pip installs it), else the one on PATH."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        sys.exit(f"mdprop_ext: {name} was not found: run pip install {name}")
+    return found
+
+
+def check_tools() -> None:
+    """Stops with one sentence where the compiler or torch is missing."""
+    compiler = os.environ.get("CXX", "c++" if shutil.which("c++") else "g++")
+    if shutil.which(compiler.split()[0]) is None:
+        sys.exit(
+            "mdprop_ext: no C++ compiler was found: install one (for instance apt-get install g++) "
+            "or set CXX to its path, then install again"
+        )
+    if importlib.util.find_spec("torch") is None:
+        sys.exit(
+            "mdprop_ext: torch is not installed in the build environment: run pip install torch first, "
+            "then pip install --no-build-isolation mdprop_ext"
+        )
+    if os.environ.get("MDPROP_CUDA", "auto") not in ("auto", "0", "1"):
+        sys.exit(f"mdprop_ext: MDPROP_CUDA must be auto, 0 or 1, got {os.environ['MDPROP_CUDA']!r}")
+    nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    if os.environ.get("MDPROP_CUDA") == "1" and nvcc is None:
+        sys.exit(
+            "mdprop_ext: MDPROP_CUDA=1 asks for CUDA kernels, but nvcc was not found: install the CUDA toolkit and put "
+            "its bin folder on PATH, or set MDPROP_CUDA=0 for a CPU build"
+        )
+
+
+class CMakeBuild(build_ext):
+    """Configures and builds CMake's target _C straight into the place that setuptools expects."""
+
+    def build_extension(self, ext: Extension) -> None:
+        check_tools()
+        output = Path(self.get_ext_fullpath(ext.name)).resolve()
+        folder = Path(self.build_temp).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        configure = [
+            tool("cmake"),
+            *("-S", str(ROOT), "-B", str(folder), "-G", "Ninja"),
+            f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
+            f"-DPython3_EXECUTABLE={sys.executable}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output.parent}",
+            f"-DMDPROP_CUDA={os.environ.get('MDPROP_CUDA', 'auto')}",
+            f"-DMDPROP_VERSION={self.distribution.get_version()}",
+        ]
+        jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
+        for command in (configure, [tool("cmake"), "--build", str(folder), "--parallel", jobs]):
+            if subprocess.run(command).returncode != 0:
+                sys.exit(f"mdprop_ext: the build failed; the error is above (command: {' '.join(command)})")
+
+
+setup(ext_modules=[Extension("mdprop_ext._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
