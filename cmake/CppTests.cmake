@@ -14,7 +14,7 @@ endforeach()
 
 foreach(source IN LISTS test_sources)
   get_filename_component(name ${source} NAME_WE)
-  add_executable(${name} ${source} csrc/tests/parallel_threads.cpp)
+  add_executable(${name} ${source} csrc/tests/parallel_threads.cpp csrc/tests/skip_unsupported.cpp)
   target_link_libraries(${name} PRIVATE mdprop_cpu Threads::Threads)
   target_compile_options(${name} PRIVATE ${MDPROP_WARNINGS} ${sanitizer_flags})
   target_link_options(${name} PRIVATE ${sanitizer_flags})

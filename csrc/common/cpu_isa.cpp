@@ -35,9 +35,9 @@ CpuIsa choose() {
       if (supported(isa)) return isa;
     } else if (std::strcmp(wanted, cpu_isa_name(isa)) == 0) {
       if (supported(isa)) return isa;
-      throw std::runtime_error(std::string("MDPROP_CPU_ISA=") + wanted +
-                               " is not supported here: this processor or this build lacks it; compiled in: " +
-                               compiled_cpu_isas());
+      throw std::runtime_error(
+          std::string("MDPROP_CPU_ISA=") + wanted +
+          " is not supported here: this processor or this build lacks it; compiled in: " + compiled_cpu_isas());
     }
   }
   throw std::runtime_error(std::string("MDPROP_CPU_ISA must be one of baseline, avx2, avx512, got ") + wanted);

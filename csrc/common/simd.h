@@ -1,5 +1,5 @@
-// One register of fp32 or fp64 per instruction set, for kernels that need explicit fused multiply-adds: files are compiled
-// without contraction, so `a * b + c` never becomes one.
+// One register of fp32 or fp64 per instruction set, for kernels that need explicit fused multiply-adds: files are
+// compiled without contraction, so `a * b + c` never becomes one.
 #pragma once
 
 #include <cstdint>

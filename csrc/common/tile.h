@@ -10,8 +10,8 @@ MDPROP_ISA_BEGIN
 
 constexpr int64_t kTile = 1024;  // values: 4 KB of fp32, so that several tiles share the first-level cache
 
-// A run of up to kTile values: the storage itself for fp32 and fp64, a widened copy for half types. Inner loops then see
-// fp32 or fp64 only, and vectorise.
+// A run of up to kTile values: the storage itself for fp32 and fp64, a widened copy for half types. Inner loops then
+// see fp32 or fp64 only, and vectorise.
 template <typename T>
 class Tile {
  public:

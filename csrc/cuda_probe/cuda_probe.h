@@ -6,7 +6,7 @@
 namespace mdprop {
 
 struct CudaProbeArgs {
-  float* out;    // [count], on the device
+  float* out;  // [count], on the device
   int64_t count;
   void* stream;  // cudaStream_t
 };

@@ -1,6 +1,5 @@
-#include "cuda_probe/cuda_probe.h"
-
 #include "common/cuda_utils.cuh"
+#include "cuda_probe/cuda_probe.h"
 
 namespace mdprop {
 namespace {

@@ -1,27 +1,31 @@
+// hamming_topk on the CPU.
+//
+// Two ways to find the codes nearer than a query's k-th one so far: bit slices, whose table for a block of codes pays once
+// enough queries share it, and popcount. Both offer what they find to the query's CountingSelect. Work is cut by queries
+// or, when they are few, by codes; the parts of a cut by codes are merged by the same selection.
 #include "hamming_topk/hamming_topk.h"
 
 #include <cstring>
 
 #include "common/parallel.h"
 #include "common/scratch.h"
-#include "hamming_topk/bit_slices.h"
-#include "hamming_topk/counting_select.h"
 #include "hamming_topk/hamming_topk_math.h"
-
-// Two ways to find the codes nearer than a query's k-th one so far: bit slices, whose table for a block of codes pays once
-// enough queries share it, and popcount. Both offer what they find to the query's CountingSelect. Work is cut by queries
-// or, when they are few, by codes; the parts of a cut by codes are merged by the same selection.
+#include "hamming_topk/hamming_topk_select.h"
+#include "hamming_topk/hamming_topk_slices.h"
 
 namespace mdprop::MDPROP_ISA {
 namespace {
 
 // From that many queries on, slices are faster than popcount.
 #if defined(__AVX512VPOPCNTDQ__)
-constexpr int64_t kSlicedQueries = 20;
+constexpr int64_t kSlicedQueries = 16;
+#elif defined(__POPCNT__)
+constexpr int64_t kSlicedQueries = 8;
 #else
-constexpr int64_t kSlicedQueries = 6;
+constexpr int64_t kSlicedQueries = 5;
 #endif
 constexpr int64_t kDirectCodes = 1024;             // codes that stay in the first cache while all queries visit them
+constexpr int64_t kMinPreviewCodes = 128;
 constexpr int64_t kTileBytes = int64_t{4} << 20;   // state of the queries that are searched together
 constexpr int64_t kMinTileQueries = 32;
 constexpr int64_t kQueriesToCut = 512;             // with that many queries, cut the queries and not the codes
@@ -37,48 +41,6 @@ struct Range {
   int64_t size() const { return end - begin; }
 };
 
-// Rows of results: distances and indices [queries, stride], of which sizes [queries] are filled.
-struct Neighbours {
-  int32_t* distances;
-  int64_t* indices;
-  int64_t* sizes;
-  int64_t stride;
-};
-
-// The selections of a tile of queries and their buffers.
-class TileSelection {
- public:
-  TileSelection(int64_t queries, int64_t k, int64_t bits)
-      : selects_(queries),
-        distances_(queries * CountingSelect::capacity(k)),
-        indices_(queries * CountingSelect::capacity(k)),
-        histograms_(queries * (bits + 1)) {
-    const int64_t capacity = CountingSelect::capacity(k);
-    for (int64_t query = 0; query < queries; ++query) {
-      selects_[query] = CountingSelect(k, bits, distances_.data() + query * capacity, indices_.data() + query * capacity,
-                                       histograms_.data() + query * (bits + 1));
-    }
-  }
-  static int64_t bytes_per_query(int64_t k, int64_t bits) {
-    return CountingSelect::capacity(k) * (sizeof(int32_t) + sizeof(int64_t)) + (bits + 1) * sizeof(int64_t);
-  }
-
-  CountingSelect& operator[](int64_t query) { return selects_[query]; }
-
-  void finish(int64_t first_row, const Neighbours& out) {
-    for (int64_t query = 0; query < selects_.size(); ++query) {
-      const int64_t row = first_row + query;
-      out.sizes[row] = selects_[query].finish(out.distances + row * out.stride, out.indices + row * out.stride);
-    }
-  }
-
- private:
-  Scratch<CountingSelect> selects_;
-  Scratch<int32_t> distances_;
-  Scratch<int64_t> indices_;
-  Scratch<int64_t> histograms_;
-};
-
 // ---- popcount ----
 
 // The distances of `count` codes to one query. kWords: words of a code, or 0 for any number.
@@ -91,32 +53,57 @@ void direct_distances(const uint64_t* query, const uint64_t* codes, int64_t coun
   }
 }
 
-template <int kWords>
-void scan_direct(const HammingTopkArgs<uint64_t>& args, Range queries, Range codes, TileSelection& tile) {
+using DirectDistances = void (*)(const uint64_t*, const uint64_t*, int64_t, int64_t, uint64_t, int32_t*);
+
+DirectDistances plan_direct(int64_t words) {
+  switch (words) {
+    case 1:
+      return direct_distances<1>;
+    case 2:
+      return direct_distances<2>;
+    case 4:
+      return direct_distances<4>;
+    default:
+      return direct_distances<0>;
+  }
+}
+
+// Offers the codes first_index .. first_index + count - 1, by runs that mostly hold nothing near.
+void offer_all(const int32_t* distances, int64_t count, int64_t first_index, CountingSelect& select) {
+  constexpr int64_t kRun = 64;
+  for (int64_t run = 0; run < count; run += kRun) {
+    const int64_t end = minimum(run + kRun, count);
+    int32_t nearest = kNoDistance;
+    for (int64_t code = run; code < end; ++code) nearest = distances[code] < nearest ? distances[code] : nearest;
+    if (nearest >= select.threshold()) continue;
+    for (int64_t code = run; code < end; ++code) select.offer(distances[code], first_index + code);
+  }
+}
+
+// Gives every query a first threshold from the first codes, so that few of the codes that follow have to be offered.
+void preview(const HammingTopkArgs<uint64_t>& args, int64_t k, Range queries, Range codes, TileSelection& tile) {
   const int64_t words = word_count(args.bits);
-  const uint64_t last_mask = last_word_mask(args.bits);
-  Scratch<int32_t> distances(kDirectCodes);
-  for (int64_t first = codes.begin; first < codes.end; first += kDirectCodes) {
-    const int64_t count = minimum(kDirectCodes, codes.end - first);
-    for (int64_t query = queries.begin; query < queries.end; ++query) {
-      CountingSelect& select = tile[query - queries.begin];
-      direct_distances<kWords>(args.queries + query * words, args.codes + first * words, count, words, last_mask,
-                               distances.data());
-      for (int64_t code = 0; code < count; ++code) select.offer(distances[code], first + code);
-    }
+  const DirectDistances measure = plan_direct(words);
+  const int64_t count = minimum(codes.size(), maximum(kMinPreviewCodes, 4 * k));
+  Scratch<int32_t> distances(count);
+  for (int64_t query = queries.begin; query < queries.end; ++query) {
+    measure(args.queries + query * words, args.codes + codes.begin * words, count, words, last_word_mask(args.bits),
+            distances.data());
+    tile[query - queries.begin].preview(distances.data(), count);
   }
 }
 
 void scan_directly(const HammingTopkArgs<uint64_t>& args, Range queries, Range codes, TileSelection& tile) {
-  switch (word_count(args.bits)) {
-    case 1:
-      return scan_direct<1>(args, queries, codes, tile);
-    case 2:
-      return scan_direct<2>(args, queries, codes, tile);
-    case 4:
-      return scan_direct<4>(args, queries, codes, tile);
-    default:
-      return scan_direct<0>(args, queries, codes, tile);
+  const int64_t words = word_count(args.bits);
+  const DirectDistances measure = plan_direct(words);
+  int32_t distances[kDirectCodes];
+  for (int64_t first = codes.begin; first < codes.end; first += kDirectCodes) {
+    const int64_t count = minimum(kDirectCodes, codes.end - first);
+    for (int64_t query = queries.begin; query < queries.end; ++query) {
+      measure(args.queries + query * words, args.codes + first * words, count, words, last_word_mask(args.bits),
+              distances);
+      offer_all(distances, count, first, tile[query - queries.begin]);
+    }
   }
 }
 
@@ -141,13 +128,11 @@ struct Block {
 // Offers the codes that the slice marks. In increasing order of index, as the selection wants them.
 void offer_marked(Slice marked, const Block& block, const uint64_t* query, int64_t words, uint64_t last_mask,
                   CountingSelect& select) {
-  uint64_t rows = 0;
-  for (int lane = 0; lane < kSliceLanes; ++lane) rows |= marked[lane];
-  for (; rows != 0; rows &= rows - 1) {
+  for (uint64_t rows = any_lane(marked); rows != 0; rows &= rows - 1) {
     const int row = __builtin_ctzll(rows);
-    for (int lane = 0; lane < kSliceLanes; ++lane) {
-      const int64_t code = row * kSliceLanes + lane;
-      if ((marked[lane] >> row & 1) == 0 || code >= block.count) continue;
+    for (unsigned lanes = lanes_in_row(marked, row); lanes != 0; lanes &= lanes - 1) {
+      const int64_t code = row * kSliceLanes + __builtin_ctz(lanes);
+      if (code >= block.count) return;
       select.offer(hamming_distance(query, block.codes + code * words, words, last_mask), block.first_index + code);
     }
   }
@@ -228,6 +213,7 @@ void search(const HammingTopkArgs<uint64_t>& args, int64_t k, Range queries, Ran
   for (int64_t first = queries.begin; first < queries.end; first += tile_queries) {
     const Range some{first, minimum(first + tile_queries, queries.end)};
     TileSelection tile(some.size(), k, args.bits);
+    preview(args, k, some, codes, tile);
     if (some.size() < kSlicedQueries) {
       scan_directly(args, some, codes, tile);
     } else {

@@ -46,8 +46,8 @@ struct KnnTopkBackwardArgs {
   const T* points;            // [N, D]
   const acc_t<T>* distances;  // [Q, k], of the forward pass
   const int64_t* indices;     // [Q, k], of the forward pass: in [0, N), or kNoNeighbour
-  T* grad_queries;            // [Q, D], or null if not wanted
-  T* grad_points;             // [N, D], or null if not wanted
+  T* grad_queries;            // [Q, D]
+  T* grad_points;             // [N, D]
   int64_t num_queries;        // Q
   int64_t num_points;         // N
   int64_t dim;                // D

@@ -32,7 +32,7 @@ class Backward {
       Scratch<double> sum(args_.dim);
       for (int64_t query = begin; query < end; ++query) query_gradient(query, sum.data());
     });
-    if (args_.grad_points != nullptr) points_gradient();
+    points_gradient();
   }
 
  private:
@@ -80,7 +80,7 @@ class Backward {
       weights_[pair] = weights(pair);
       add(sum, own, args_.points + args_.indices[pair] * args_.dim, weights_[pair].across, weights_[pair].query_own);
     }
-    if (args_.grad_queries != nullptr) write(sum, args_.grad_queries + query * args_.dim);
+    write(sum, args_.grad_queries + query * args_.dim);
   }
 
   // Counting sort of the pairs by point: starts[i] is where the pairs of point i begin, in increasing order.

@@ -28,6 +28,7 @@ struct Plan {
     // Few queries: ranges of points in parallel, each with candidates of its own. Otherwise all threads pack a block of
     // points and then share it.
     const int64_t smallest_range = at_least(8192, 16 * capacity);
+    direct = num_queries <= kDirectQueries || dim > FilterBound<A>::kMaxFilterDim;
     ranges = num_queries <= kFewQueries ? at_least(at_most(num_points / smallest_range, 64), 1) : 1;
     block_tiles = at_most(at_least(kBlockValues / (at_least(dim, 16) * B::kPoints), 4), at_least(tiles, 1));
     const int64_t list_bytes = ranges * capacity * static_cast<int64_t>(sizeof(A) + sizeof(int32_t));
@@ -36,6 +37,9 @@ struct Plan {
   }
 
   static constexpr int64_t kFewQueries = 96;
+  // Packing a point for the filter costs as much as two or three exact distances.
+  static constexpr int64_t kDirectQueries = 2;
+  bool direct;
   int64_t k, capacity, tiles, ranges, block_tiles, panels;
 };
 
@@ -64,7 +68,7 @@ class Search {
       first_query_ = first;
       num_panels_ = at_most(plan_.panels, divide_up(args_.num_queries - first, B::kRows));
       pack_queries();
-      if (plan_.ranges > 1) {
+      if (plan_.ranges > 1 || plan_.direct) {
         scan_ranges();
       } else {
         scan_blocks();
@@ -91,7 +95,9 @@ class Search {
         A* panel = panels_.data() + slot / B::kRows * B::kRows * args_.dim + slot % B::kRows;
         for (int64_t d = 0; d < args_.dim; ++d) panel[d * B::kRows] = usable ? -row[d] : A(0);
         squares_[slot] = square;
-        allowances_[slot] = usable ? static_cast<A>(transform_.bound().allowance(square)) : kInfinity;
+        allowances_[slot] = plan_.direct ? 0
+                            : usable     ? static_cast<A>(transform_.bound().allowance(square))
+                                         : kInfinity;
         for (int64_t range = 0; range < plan_.ranges; ++range) {
           thresholds_[range * plan_.panels * B::kRows + slot] = kInfinity;
           sizes_[range * plan_.panels * B::kRows + slot] = 0;
@@ -146,6 +152,10 @@ class Search {
       for (int64_t range = begin; range < end; ++range) {
         const int64_t last = plan_.tiles * (range + 1) / plan_.ranges;
         for (int64_t tile = plan_.tiles * range / plan_.ranges; tile < last; ++tile) {
+          if (plan_.direct) {
+            measure_tile(range, tile, pruner);
+            continue;
+          }
           pack_tile(tile, values.data(), bias.data(), row.data());
           for (int64_t panel = 0; panel < num_panels_; ++panel) {
             scan_panel(panel, range, tile, 1, values.data(), bias.data(), pruner);
@@ -153,6 +163,29 @@ class Search {
         }
       }
     });
+  }
+
+  // The exact distances are the scores: their width is 0.
+  void measure_tile(int64_t range, int64_t tile, Pruner<T>& pruner) {
+    const int64_t first_point = tile * B::kPoints;
+    const int64_t points = at_most(B::kPoints, args_.num_points - first_point);
+    for (int64_t j = 0; j < points; ++j) width_[first_point + j] = 0;
+    for (int64_t panel = 0; panel < num_panels_; ++panel) {
+      const int64_t slot = (range * plan_.panels + panel) * B::kRows;
+      alignas(64) A scores[B::kRows][B::kPoints];
+      uint32_t bits[B::kRows];
+      for (int64_t r = 0; r < rows(panel); ++r) {
+        const int64_t query = panel * B::kRows + r;
+        const T* row = args_.queries + (first_query_ + query) * args_.dim;
+        bits[r] = 0;
+        for (int64_t j = 0; j < points; ++j) {
+          const T* point = args_.points + (first_point + j) * args_.dim;
+          scores[r][j] = round_distance<T>(pair_distance(args_.metric, row, squares_[query], point, args_.dim));
+          bits[r] |= static_cast<uint32_t>(!(scores[r][j] > thresholds_[slot + r])) << j;
+        }
+      }
+      collect(slot, panel, first_point, scores, bits, pruner);
+    }
   }
 
   void scan_panel(int64_t panel, int64_t range, int64_t first_tile, int64_t count, const A* values, const A* bias,

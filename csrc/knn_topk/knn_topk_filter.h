@@ -34,9 +34,11 @@ class RowTransform {
   // Writes a row in filter form and returns its squared norm before scaling to unit length.
   double apply(const T* row, bool unit, A* out) {
     const int64_t dim = centre_.size();
-    widen_tile(row, out, dim);
-    if (bound_.euclidean()) {
-      for (int64_t d = 0; d < dim; ++d) out[d] -= centre_[d];
+    if constexpr (sizeof(T) == sizeof(A)) {
+      subtract_centre(row, out);
+    } else {
+      widen_tile(row, out, dim);
+      subtract_centre(out, out);
     }
     const double square = dot_product(out, out, dim);
     if (unit && square > 0) {
@@ -47,6 +49,11 @@ class RowTransform {
   }
 
  private:
+  void subtract_centre(const A* row, A* out) {
+    const A* centre = centre_.data();  // zero unless euclidean
+    for (int64_t d = 0; d < centre_.size(); ++d) out[d] = row[d] - centre[d];
+  }
+
   // Any centre is right; the mean of a sample makes the rounding bound small relative to the distances.
   void find_centre(const KnnTopkArgs<T>& args) {
     constexpr int64_t kSample = 256;

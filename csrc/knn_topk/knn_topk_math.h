@@ -32,7 +32,7 @@ inline void load_lanes(const T* from, SumLanes* lanes) {
   }
 #if defined(__AVX512F__)
   if constexpr (sizeof(acc_t<T>) == 4) {
-    *lanes = _mm512_cvtps_pd(values);  // gcc makes four instructions of the line below
+    *lanes = _mm512_maskz_cvtps_pd(0xff, values);  // gcc makes four instructions of the line below
     return;
   }
 #endif

@@ -1,11 +1,10 @@
-#include "multi_batch_norm/multi_batch_norm.h"
-
 #include <cmath>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "common/torch_stable.h"
+#include "multi_batch_norm/multi_batch_norm.h"
 
 namespace mdprop {
 namespace {
@@ -26,7 +25,8 @@ struct Branches {
       int64_t n = 0;
       for (int64_t b = 0; b < branches; ++b) {
         const int64_t size = data<int64_t>(dense)[b];
-        STD_TORCH_CHECK(size >= 0 && n + size <= samples, "multi_batch_norm: branch sizes must be >= 0 and add up to N");
+        STD_TORCH_CHECK(size >= 0 && n + size <= samples,
+                        "multi_batch_norm: branch sizes must be >= 0 and add up to N");
         for (const int64_t end = n + size; n < end; ++n) branch_of[n] = b;
       }
       STD_TORCH_CHECK(n == samples, "multi_batch_norm: branch sizes must add up to N = ", samples, ", got ", n);
@@ -118,8 +118,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor x, OptionalTensor weig
   return {y, mean, var, count};
 }
 
-// grad, x [N, C, *]; mean, var [B, C] as forward returned them. Returns grad_x like x, grad_weight and grad_bias [B, C],
-// or [0] each unless affine_gradients.
+// grad, x [N, C, *]; mean, var [B, C] as forward returned them. Returns grad_x like x, grad_weight and grad_bias [B,
+// C], or [0] each unless affine_gradients.
 std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor x, OptionalTensor weight, OptionalTensor bias,
                                             Tensor mean, Tensor var, OptionalTensor branch_ids,
                                             OptionalTensor branch_sizes, bool training, double eps,
@@ -146,7 +146,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor x, OptionalTenso
     using Acc = acc_t<T>;
     multi_batch_norm_backward_cpu<T>({shape, data<T>(grad_dense), data<T>(x_dense), data<Acc>(weight_wide),
                                       data<Acc>(bias_wide), data<Acc>(mean_wide), data<Acc>(var_wide),
-                                      mutable_data<T>(grad_x), affine_gradients ? mutable_data<Acc>(grad_weight) : nullptr,
+                                      mutable_data<T>(grad_x),
+                                      affine_gradients ? mutable_data<Acc>(grad_weight) : nullptr,
                                       affine_gradients ? mutable_data<Acc>(grad_bias) : nullptr});
   });
   return {grad_x, grad_weight, grad_bias};

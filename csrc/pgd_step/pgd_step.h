@@ -18,19 +18,19 @@ enum class PgdNorm { kLinf, kL2 };
 
 template <typename T>
 struct PgdStepArgs {
-  const T* x;               // [N, M], dense
-  const T* grad;            // [N, M], same layout
-  const T* origin;          // [N, M], same layout
-  T* out;                   // [N, M], same layout; must not alias an input
-  const double* step;       // [N], or [1] with step_stride 0
-  const double* radius;     // [N], or [1] with radius_stride 0; >= 0, rounded down to acc_t<T>
-  const acc_t<T>* lower;    // [N, M] same layout with bound_stride 1, or [1] with bound_stride 0
-  const acc_t<T>* upper;    // like lower
+  const T* x;             // [N, M], dense
+  const T* grad;          // [N, M], same layout
+  const T* origin;        // [N, M], same layout
+  T* out;                 // [N, M], same layout; must not alias an input
+  const double* step;     // [N], or [1] with step_stride 0
+  const double* radius;   // [N], or [1] with radius_stride 0; >= 0, rounded down to acc_t<T>
+  const acc_t<T>* lower;  // [N, M] same layout with bound_stride 1, or [1] with bound_stride 0
+  const acc_t<T>* upper;  // like lower
   int64_t step_stride;
   int64_t radius_stride;
   int64_t bound_stride;
-  int64_t samples;          // N
-  int64_t sample_size;      // M
+  int64_t samples;      // N
+  int64_t sample_size;  // M
   PgdNorm norm;
 };
 

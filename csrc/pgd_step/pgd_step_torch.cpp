@@ -1,8 +1,7 @@
-#include "pgd_step/pgd_step.h"
-
 #include <string>
 
 #include "common/torch_stable.h"
+#include "pgd_step/pgd_step.h"
 
 namespace mdprop {
 namespace {
@@ -19,7 +18,8 @@ struct PerSample {
   std::optional<Tensor> tensor_;
 };
 
-// x, grad, origin [N, *]; steps, radii [N] or absent; lower_bound, upper_bound like x or absent, then the numbers count.
+// x, grad, origin [N, *]; steps, radii [N] or absent; lower_bound, upper_bound like x or absent, then the numbers
+// count.
 Tensor pgd_step_tensor(Tensor x, Tensor grad, Tensor origin, std::string norm, double step, std::optional<Tensor> steps,
                        double radius, std::optional<Tensor> radii, double lower, std::optional<Tensor> lower_bound,
                        double upper, std::optional<Tensor> upper_bound) {
@@ -28,7 +28,8 @@ Tensor pgd_step_tensor(Tensor x, Tensor grad, Tensor origin, std::string norm, d
                   "pgd_step: x, grad and origin must have one dtype");
   STD_TORCH_CHECK(norm == "linf" || norm == "l2", "pgd_step: norm must be 'linf' or 'l2', got '", norm, "'");
   STD_TORCH_CHECK(lower_bound.has_value() == upper_bound.has_value(), "pgd_step: give both bounds as tensors, or none");
-  const int64_t samples = x.dim() == 0 ? 1 : x.size(0);
+  STD_TORCH_CHECK(x.dim() >= 1, "pgd_step: x must be [N, *]");
+  const int64_t samples = x.size(0);
   for (const auto& values : {steps, radii}) {
     STD_TORCH_CHECK(!values.has_value() || values->numel() == samples, "pgd_step: steps and radii must be [N]");
   }

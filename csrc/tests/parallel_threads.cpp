@@ -20,7 +20,9 @@ int64_t thread_count() {
 
 void run_parallel(int64_t n, int64_t grain, RangeFunction function, void* context) {
   const int64_t pieces =
-      inside_parallel_region ? 1 : std::min(thread_count(), (n + std::max<int64_t>(grain, 1) - 1) / std::max<int64_t>(grain, 1));
+      inside_parallel_region
+          ? 1
+          : std::min(thread_count(), (n + std::max<int64_t>(grain, 1) - 1) / std::max<int64_t>(grain, 1));
   if (pieces <= 1) return function(0, n, context);
   std::vector<std::thread> threads;
   for (int64_t piece = 0; piece < pieces; ++piece) {

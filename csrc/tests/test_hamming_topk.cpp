@@ -1,9 +1,10 @@
 // hamming_topk, pack_codes and unpack_codes against naive loops.
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
+#include <exception>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "common/cpu_isa.h"
@@ -29,13 +30,14 @@ Result naive_topk(const std::vector<uint64_t>& queries, const std::vector<uint64
     std::vector<std::pair<int32_t, int64_t>> pairs;
     for (size_t n = 0; n < codes.size() / words; ++n) {
       int32_t distance = 0;
-      for (int64_t bit = 0; bit < bits; ++bit) {
-        const int64_t word = bit / 64;
-        distance += (queries[q * words + word] ^ codes[n * words + word]) >> (bit % 64) & 1;
+      for (int64_t word = 0; word < words; ++word) {
+        const int64_t left = std::min<int64_t>(bits - word * 64, 64);
+        const uint64_t mask = left == 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
+        distance += __builtin_popcountll((queries[q * words + word] ^ codes[n * words + word]) & mask);
       }
       pairs.emplace_back(distance, n);
     }
-    std::sort(pairs.begin(), pairs.end());
+    std::partial_sort(pairs.begin(), pairs.begin() + std::min<int64_t>(k, pairs.size()), pairs.end());
     pairs.resize(k, {kNoDistance, kNoIndex});
     for (const auto& [distance, index] : pairs) {
       result.distances.push_back(distance);

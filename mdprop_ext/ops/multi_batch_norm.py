@@ -88,9 +88,22 @@ class MultiBatchNormFunction(torch.autograd.Function):
     """``torch.ops.mdprop.multi_batch_norm`` as an autograd function: ``(x, ...) -> (y, mean, var, count)``."""
 
     @staticmethod
-    def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        branch_ids: Tensor | None,
+        branch_sizes: Tensor | None,
+        training: bool,
+        eps: float,
+        activation: str | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Calls the op."""
-        return torch.ops.mdprop.multi_batch_norm(*args)  # type: ignore[no-any-return]
+        return torch.ops.mdprop.multi_batch_norm(  # type: ignore[no-any-return]
+            x, weight, bias, running_mean, running_var, branch_ids, branch_sizes, training, eps, activation
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -135,9 +148,24 @@ class MultiBatchNormBackwardFunction(torch.autograd.Function):
     """``torch.ops.mdprop.multi_batch_norm_backward`` as an autograd function, for second derivatives."""
 
     @staticmethod
-    def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        grad: Tensor,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        var: Tensor,
+        branch_ids: Tensor | None,
+        branch_sizes: Tensor | None,
+        training: bool,
+        eps: float,
+        activation: str | None,
+        affine_gradients: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Calls the op."""
-        return torch.ops.mdprop.multi_batch_norm_backward(*args)  # type: ignore[no-any-return]
+        return torch.ops.mdprop.multi_batch_norm_backward(  # type: ignore[no-any-return]
+            grad, x, weight, bias, mean, var, branch_ids, branch_sizes, training, eps, activation, affine_gradients
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -79,9 +79,24 @@ class PgdStepFunction(torch.autograd.Function):
     """``torch.ops.mdprop.pgd_step`` as an autograd function whose result carries no gradient."""
 
     @staticmethod
-    def forward(*args: Any) -> Tensor:
+    def forward(
+        x: Tensor,
+        grad: Tensor,
+        origin: Tensor,
+        norm: str,
+        step: float,
+        steps: Tensor | None,
+        radius: float,
+        radii: Tensor | None,
+        lower: float,
+        lower_bound: Tensor | None,
+        upper: float,
+        upper_bound: Tensor | None,
+    ) -> Tensor:
         """Calls the op."""
-        return torch.ops.mdprop.pgd_step(*args)  # type: ignore[no-any-return]
+        return torch.ops.mdprop.pgd_step(  # type: ignore[no-any-return]
+            x, grad, origin, norm, step, steps, radius, radii, lower, lower_bound, upper, upper_bound
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -145,6 +160,8 @@ def _check_arguments(
     upper: float | Tensor,
 ) -> None:
     _check.floating("x", x)
+    if x.dim() == 0:
+        raise ValueError("x: expected [N, *], got a tensor without dimensions")
     _check.like("grad", grad, "x", x)
     _check.like("origin", origin, "x", x)
     if norm not in NORMS:
@@ -155,7 +172,12 @@ def _check_arguments(
     if not isinstance(radius, Tensor) and not radius >= 0:
         raise ValueError(f"radius: expected a number >= 0, got {radius}")
     for name, bound in (("lower", lower), ("upper", upper)):
-        if isinstance(bound, Tensor) and torch.broadcast_shapes(bound.shape, x.shape) != x.shape:
+        if isinstance(bound, Tensor) and not _broadcasts_to(bound.shape, x.shape):
             raise ValueError(f"{name}: expected a number or a tensor that broadcasts to x, got {list(bound.shape)}")
     if not isinstance(lower, Tensor) and not isinstance(upper, Tensor) and not lower <= upper:
         raise ValueError(f"lower: expected at most upper = {upper}, got {lower}")
+
+
+def _broadcasts_to(shape: torch.Size, target: torch.Size) -> bool:
+    tail = target[len(target) - len(shape) :]
+    return len(shape) <= len(target) and all(a in (1, b) for a, b in zip(shape, tail, strict=True))

@@ -100,7 +100,7 @@ def backward(
     """Kernel of the gradient: ``grad_x`` like x, ``grad_weight`` and ``grad_bias`` ``[B, C]``, or ``[0]`` if unwanted."""
     branches = mean.shape[0]
     grad_x = torch.empty_like(x)
-    affine = mean.new_zeros((2, branches, x.shape[1] if affine_gradients else 0))
+    grad_weight, grad_bias = (mean.new_zeros((branches, x.shape[1]) if affine_gradients else 0) for _ in range(2))
     inverse = torch.rsqrt(var + eps)
     for b, part, index in _parts(x, branches, branch_ids, branch_sizes):
         grad_b = grad[index].to(x.dtype)
@@ -114,10 +114,8 @@ def backward(
         )
         grad_x[index] = result[0]
         if affine_gradients:
-            affine[0, b], affine[1, b] = result[1], result[2]
-    if not affine_gradients:
-        return grad_x, mean.new_empty(0), mean.new_empty(0)
-    return grad_x, affine[0], affine[1]
+            grad_weight[b], grad_bias[b] = result[1], result[2]
+    return grad_x, grad_weight, grad_bias
 
 
 def update(

@@ -67,9 +67,8 @@ def _l2(x: Tensor, grad: Tensor, origin: Tensor, step: Tensor, radius: Tensor) -
 
 def _norm(x: Tensor) -> Tensor:
     """L2 norm of each sample in float64, shaped to broadcast over the samples."""
-    flat = x.reshape(x.shape[0], -1) if x.dim() > 0 else x.reshape(1, 1)
-    norm = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
-    return norm.reshape(-1, *[1] * (x.dim() - 1)) if x.dim() > 0 else norm.reshape(())
+    dims = tuple(range(1, x.dim() + 1))
+    return torch.linalg.vector_norm(x.unsqueeze(-1), dim=dims, keepdim=True, dtype=torch.float64).squeeze(-1)
 
 
 def _per_sample(value: float | Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:

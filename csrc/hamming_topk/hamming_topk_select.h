@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/macros.h"
+#include "common/scratch.h"
 
 MDPROP_ISA_BEGIN
 
@@ -21,8 +22,22 @@ class CountingSelect {
     for (int64_t distance = 0; distance <= bits; ++distance) histogram_[distance] = 0;
   }
 
-  // Only pairs of a smaller distance can still enter: bits + 1 until k pairs came, the k-th smallest distance after.
+  // Only pairs of a smaller distance can still enter: bits + 1 at first, the k-th smallest distance once k pairs came.
   int32_t threshold() const { return threshold_; }
+
+  // Lowers the first threshold to what `count` of the pairs that are still to be offered allow, before any offer.
+  void preview(const int32_t* distances, int64_t count) {
+    if (count < k_) return;
+    for (int64_t i = 0; i < count; ++i) ++histogram_[distances[i]];
+    int32_t distance = 0;
+    int64_t nearer = 0;
+    for (; nearer < k_; ++distance) {
+      nearer += histogram_[distance];
+      histogram_[distance] = 0;
+    }
+    for (int32_t rest = distance; rest < threshold_; ++rest) histogram_[rest] = 0;
+    threshold_ = distance;
+  }
 
   void offer(int32_t distance, int64_t index) {
     if (distance >= threshold_) return;
@@ -75,6 +90,48 @@ class CountingSelect {
   int32_t threshold_;
   int64_t below_ = 0;  // pairs with a distance below the threshold, always < k
   int64_t size_ = 0;
+};
+
+// Rows of results: distances and indices [queries, stride], of which sizes [queries] are filled.
+struct Neighbours {
+  int32_t* distances;
+  int64_t* indices;
+  int64_t* sizes;
+  int64_t stride;
+};
+
+// The selections of a tile of queries and their buffers.
+class TileSelection {
+ public:
+  TileSelection(int64_t queries, int64_t k, int64_t bits)
+      : selects_(queries),
+        distances_(queries * CountingSelect::capacity(k)),
+        indices_(queries * CountingSelect::capacity(k)),
+        histograms_(queries * (bits + 1)) {
+    const int64_t capacity = CountingSelect::capacity(k);
+    for (int64_t query = 0; query < queries; ++query) {
+      selects_[query] = CountingSelect(k, bits, distances_.data() + query * capacity, indices_.data() + query * capacity,
+                                       histograms_.data() + query * (bits + 1));
+    }
+  }
+  static int64_t bytes_per_query(int64_t k, int64_t bits) {
+    return CountingSelect::capacity(k) * (sizeof(int32_t) + sizeof(int64_t)) + (bits + 1) * sizeof(int64_t);
+  }
+
+  CountingSelect& operator[](int64_t query) { return selects_[query]; }
+
+  void finish(int64_t first_row, const Neighbours& out) {
+    for (int64_t query = 0; query < selects_.size(); ++query) {
+      const int64_t row = first_row + query;
+      out.sizes[row] = selects_[query].finish(out.distances + row * out.stride, out.indices + row * out.stride);
+    }
+  }
+
+ private:
+  Scratch<CountingSelect> selects_;
+  Scratch<int32_t> distances_;
+  Scratch<int64_t> indices_;
+  Scratch<int64_t> histograms_;
 };
 
 MDPROP_ISA_END

@@ -13,7 +13,7 @@
 #include "common/macros.h"
 #include "hamming_topk/hamming_topk_math.h"
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -66,6 +66,27 @@ inline bool all_ones(Slice slice) {
   return _mm256_testc_si256((__m256i)slice, _mm256_set1_epi64x(-1));
 #else
   return (slice[0] & slice[1]) == ~uint64_t{0};
+#endif
+}
+
+// The rows in which some lane has a 1: bit i is the union of bits i of all lanes.
+inline uint64_t any_lane(Slice slice) {
+  uint64_t rows = 0;
+  for (int lane = 0; lane < kSliceLanes; ++lane) rows |= slice[lane];
+  return rows;
+}
+
+// The lanes that have a 1 in a row: bit c is bit `row` of lane c.
+inline unsigned lanes_in_row(Slice slice, int row) {
+  const Slice signs = slice << (63 - row);
+#if defined(__AVX512F__)
+  return _mm512_movepi64_mask((__m512i)signs);
+#elif defined(__AVX2__)
+  return _mm256_movemask_pd((__m256d)signs);
+#elif defined(__SSE2__)
+  return _mm_movemask_pd((__m128d)signs);
+#else
+  return static_cast<unsigned>(signs[0] >> 63 | signs[1] >> 63 << 1);
 #endif
 }
 
@@ -176,16 +197,36 @@ inline Slice not_nearer_wide(const Slice* table, const uint16_t* offsets, const 
   return overflow;
 }
 
+// Swaps, in every 2 * kStep bits, the upper half of `a` with the lower half of `b`.
+template <int kStep>
+inline void exchange_halves(Slice& a, Slice& b) {
+  const Slice low = broadcast(~uint64_t{0} / ((uint64_t{1} << kStep) + 1));
+#if defined(__AVX512F__)
+  const Slice raised = b << kStep, lowered = a >> kStep;
+  a = (Slice)_mm512_ternarylogic_epi64((__m512i)low, (__m512i)a, (__m512i)raised, 0xca);  // low ? a : raised
+  b = (Slice)_mm512_ternarylogic_epi64((__m512i)low, (__m512i)lowered, (__m512i)b, 0xca);
+#else
+  const Slice swapped = ((a >> kStep) ^ b) & low;
+  b ^= swapped;
+  a ^= swapped << kStep;
+#endif
+}
+
+// Three steps of the transposition, in registers: on the rows 0, kStride, .. 7 * kStride.
+template <int kStride>
+inline void transpose_eight(Slice* rows) {
+  Slice row[8];
+  for (int i = 0; i < 8; ++i) row[i] = rows[i * kStride];
+  for (int i = 0; i < 4; ++i) exchange_halves<4 * kStride>(row[i], row[i + 4]);
+  for (int i = 0; i < 4; ++i) exchange_halves<2 * kStride>(row[i + i / 2 * 2], row[i + i / 2 * 2 + 2]);
+  for (int i = 0; i < 8; i += 2) exchange_halves<kStride>(row[i], row[i + 1]);
+  for (int i = 0; i < 8; ++i) rows[i * kStride] = row[i];
+}
+
 // Transposes 64 rows of 64 bits in every lane: afterwards bit i of row j is what bit j of row i was.
 inline void transpose(Slice* rows) {
-  uint64_t mask = 0x00000000ffffffffu;
-  for (int step = 32; step != 0; step >>= 1, mask ^= mask << step) {
-    for (int row = 0; row < 64; row = (row + step + 1) & ~step) {
-      const Slice swapped = ((rows[row] >> step) ^ rows[row + step]) & broadcast(mask);
-      rows[row + step] ^= swapped;
-      rows[row] ^= swapped << step;
-    }
-  }
+  for (int i = 0; i < 8; ++i) transpose_eight<8>(rows + i);
+  for (int i = 0; i < 8; ++i) transpose_eight<1>(rows + 8 * i);
 }
 
 // Bit planes of one word of a block. codes: [kBlockCodes, words], from the wanted word of the first code on.

@@ -1,0 +1,287 @@
+// multi_batch_norm on [N, S, C]: tasks are blocks of rows; the statistics of a block are kept for all channels and
+// merged afterwards in the order of the blocks.
+#pragma once
+
+#include "common/scratch.h"
+#include "common/welford.h"
+#include "multi_batch_norm/multi_batch_norm_cpu.h"
+
+namespace mdprop::MDPROP_ISA {
+namespace {
+
+constexpr int64_t kLeafRows = 32;
+constexpr int64_t kBlockRows = 128;
+constexpr int64_t kSlab = 128;  // channels: kLeafRows * kSlab fp32 values are 16 KB
+
+// A block of up to kBlockRows rows of one branch.
+struct RowBlock {
+  int64_t branch;
+  int64_t first;  // rows count from the first row of the branch, in branch order
+  int64_t count;
+};
+
+// Cuts the rows of every branch into blocks, in order.
+class RowBlocks {
+ public:
+  explicit RowBlocks(const Shape& shape) : shape_(shape), starts_(shape.branches + 1) {
+    starts_[0] = 0;
+    for (int64_t b = 0; b < shape.branches; ++b) {
+      starts_[b + 1] = starts_[b] + (count_of(shape, b) + kBlockRows - 1) / kBlockRows;
+    }
+  }
+  int64_t total() { return starts_[shape_.branches]; }
+  int64_t first_of(int64_t branch) { return starts_[branch]; }
+  RowBlock operator()(int64_t block) {
+    int64_t branch = 0;
+    while (starts_[branch + 1] <= block) ++branch;
+    const int64_t first = (block - starts_[branch]) * kBlockRows;
+    return {branch, first, std::min(kBlockRows, count_of(shape_, branch) - first)};
+  }
+  // Offset in x of a row of a branch.
+  int64_t offset(int64_t branch, int64_t row) const {
+    const int64_t sample = shape_.order[shape_.offsets[branch] + row / shape_.spatial];
+    return (sample * shape_.spatial + row % shape_.spatial) * shape_.channels;
+  }
+
+ private:
+  const Shape& shape_;
+  Scratch<int64_t> starts_;
+};
+
+// Calls body(RowBlock, its number) for every block, in parallel.
+template <typename Body>
+void for_each_block(const Shape& shape, RowBlocks& blocks, const Body& body) {
+  const int64_t grain = std::max<int64_t>(1, kValuesPerTask / (kBlockRows * shape.channels));
+  parallel_for(blocks.total(), grain, [&](int64_t first, int64_t last) {
+    for (int64_t block = first; block < last; ++block) body(blocks(block), block);
+  });
+}
+
+// Mean and sum of squared deviations of each channel of a block, in fp64: means, m2s [C].
+template <typename T>
+void block_moments(const Shape& shape, const RowBlocks& blocks, const RowBlock& block, const T* data,
+                   double* MDPROP_RESTRICT means, double* MDPROP_RESTRICT m2s) {
+  using Acc = acc_t<T>;
+  alignas(64) Acc sums[kSlab], centres[kSlab], squares[kSlab];
+  Tile<T> tile;
+  std::fill(means, means + shape.channels, 0.0);
+  std::fill(m2s, m2s + shape.channels, 0.0);
+  for (int64_t leaf = 0; leaf < block.count; leaf += kLeafRows) {
+    const int64_t rows = std::min(kLeafRows, block.count - leaf);
+    const double before = static_cast<double>(leaf), share = rows / (before + rows), cross = before * share;
+    for (int64_t slab = 0; slab < shape.channels; slab += kSlab) {
+      const int64_t width = std::min(kSlab, shape.channels - slab);
+      std::fill(sums, sums + width, Acc(0));
+      std::fill(squares, squares + width, Acc(0));
+      const auto for_each_row = [&](const auto& body) {
+        for (int64_t row = 0; row < rows; ++row) {
+          body(tile.load(data + blocks.offset(block.branch, block.first + leaf + row) + slab, width));
+        }
+      };
+      for_each_row([&](const Acc* MDPROP_RESTRICT x) {
+        for (int64_t c = 0; c < width; ++c) sums[c] += x[c];
+      });
+      for (int64_t c = 0; c < width; ++c) {
+        centres[c] = sums[c] / static_cast<Acc>(rows);
+        sums[c] = 0;
+      }
+      for_each_row([&](const Acc* MDPROP_RESTRICT x) {
+        for (int64_t c = 0; c < width; ++c) {
+          const Acc deviation = x[c] - centres[c];
+          sums[c] += deviation;
+          squares[c] += deviation * deviation;
+        }
+      });
+      for (int64_t c = 0; c < width; ++c) {  // Chan's rule, as in common/welford.h, for a whole slab
+        const double rest = static_cast<double>(sums[c]) / rows;
+        const double delta = centres[c] + rest - means[slab + c];
+        means[slab + c] += delta * share;
+        m2s[slab + c] += squares[c] - rest * rest * rows + delta * delta * cross;
+      }
+    }
+  }
+}
+
+template <typename T>
+void row_statistics(const MultiBatchNormForwardArgs<T>& args, RowBlocks& blocks) {
+  const Shape& shape = args.shape;
+  const int64_t channels = shape.channels;
+  Scratch<double> means(blocks.total() * channels), m2s(blocks.total() * channels);
+  for_each_block(shape, blocks, [&](const RowBlock& block, int64_t number) {
+    block_moments(shape, blocks, block, args.x, means.data() + number * channels, m2s.data() + number * channels);
+  });
+  const int64_t per_pair = std::max<int64_t>(1, blocks.total() / shape.branches);
+  parallel_for(shape.branches * channels, std::max<int64_t>(1, kValuesPerTask / per_pair),
+               [&](int64_t first, int64_t last) {
+                 for (int64_t at = first; at < last; ++at) {
+                   const int64_t branch = at / channels, channel = at % channels;
+                   Moments total;
+                   for (int64_t block = blocks.first_of(branch); block < blocks.first_of(branch + 1); ++block) {
+                     merge(total, {static_cast<double>(blocks(block).count), means[block * channels + channel],
+                                   m2s[block * channels + channel]});
+                   }
+                   args.mean[at] = static_cast<acc_t<T>>(total.mean);
+                   args.var[at] = static_cast<acc_t<T>>(total.count > 0 ? total.m2 / total.count : 0);
+                 }
+               });
+}
+
+// Affine parameters of every channel of every branch as arrays [B, C], for loops over channels.
+template <typename T>
+struct AffineRows {
+  using Acc = acc_t<T>;
+  AffineRows(const Shape& shape, const Acc* weight, const Acc* bias, const Acc* mean, const Acc* var)
+      : means(mean), scales(shape.branches * shape.channels), biases(shape.branches * shape.channels) {
+    for (int64_t at = 0; at < shape.branches * shape.channels; ++at) {
+      const auto affine = affine_of<T>(shape, weight, bias, mean, var, at);
+      scales[at] = affine.scale;
+      biases[at] = affine.bias;
+    }
+  }
+  Affine<Acc> operator()(int64_t at) const { return {means[at], scales[at], biases[at]}; }
+
+  const Acc* means;
+  Scratch<Acc> scales, biases;
+};
+
+template <bool kRelu, typename T>
+void normalise_row(const acc_t<T>* MDPROP_RESTRICT x, const acc_t<T>* MDPROP_RESTRICT mean,
+                   const acc_t<T>* MDPROP_RESTRICT scale, const acc_t<T>* MDPROP_RESTRICT bias, int64_t count,
+                   T* MDPROP_RESTRICT y) {
+  for (int64_t c = 0; c < count; ++c) {
+    const acc_t<T> value = (x[c] - mean[c]) * scale[c] + bias[c];
+    y[c] = narrow<T>(kRelu ? relu(value) : value);
+  }
+}
+
+template <typename T>
+void forward_rows(const MultiBatchNormForwardArgs<T>& args) {
+  const Shape& shape = args.shape;
+  RowBlocks blocks(shape);
+  if (shape.training) row_statistics(args, blocks);
+  AffineRows<T> affine(shape, args.weight, args.bias, args.mean, args.var);
+  const auto normalise = shape.relu ? normalise_row<true, T> : normalise_row<false, T>;
+  for_each_block(shape, blocks, [&](const RowBlock& block, int64_t) {
+    Tile<T> tile;
+    for (int64_t row = 0; row < block.count; ++row) {
+      const int64_t start = blocks.offset(block.branch, block.first + row);
+      for_each_tile(0, shape.channels, [&](int64_t c, int64_t count) {
+        const int64_t at = block.branch * shape.channels + c;
+        normalise(tile.load(args.x + start + c, count), affine.means + at, affine.scales.data() + at,
+                  affine.biases.data() + at, count, args.y + start + c);
+      });
+    }
+  });
+}
+
+// Per channel of a block: sums of g and of g * (x - mean), in fp64: [C] each.
+template <bool kRelu, typename T>
+void block_sums(const MultiBatchNormBackwardArgs<T>& args, const RowBlocks& blocks, const RowBlock& block,
+                const AffineRows<T>& affine, double* MDPROP_RESTRICT grad_sums, double* MDPROP_RESTRICT product_sums) {
+  using Acc = acc_t<T>;
+  const int64_t channels = args.shape.channels;
+  alignas(64) Acc sums[kSlab], products[kSlab];
+  Tile<T> grad_tile, x_tile;
+  for (int64_t slab = 0; slab < channels; slab += kSlab) {
+    const int64_t width = std::min(kSlab, channels - slab), at = block.branch * channels + slab;
+    const Acc* MDPROP_RESTRICT mean = affine.means + at;
+    const Acc* MDPROP_RESTRICT scale = affine.scales.data() + at;
+    const Acc* MDPROP_RESTRICT bias = affine.biases.data() + at;
+    std::fill(sums, sums + width, Acc(0));
+    std::fill(products, products + width, Acc(0));
+    for (int64_t row = 0; row < block.count; ++row) {
+      const int64_t start = blocks.offset(block.branch, block.first + row) + slab;
+      const Acc* MDPROP_RESTRICT grad = grad_tile.load(args.grad + start, width);
+      const Acc* MDPROP_RESTRICT x = x_tile.load(args.x + start, width);
+      for (int64_t c = 0; c < width; ++c) {
+        const Acc g = through_relu<kRelu>(grad[c], x[c], Affine<Acc>{mean[c], scale[c], bias[c]});
+        sums[c] += g;
+        products[c] += g * (x[c] - mean[c]);
+      }
+    }
+    for (int64_t c = 0; c < width; ++c) {
+      grad_sums[slab + c] = sums[c];
+      product_sums[slab + c] = products[c];
+    }
+  }
+}
+
+// Sums over each (branch, channel), their gradients of the affine parameters, and the input gradient's coefficients.
+template <typename T>
+void row_gradient_sums(const MultiBatchNormBackwardArgs<T>& args, RowBlocks& blocks, const AffineRows<T>& affine,
+                       acc_t<T>* centres, acc_t<T>* slopes) {
+  using Acc = acc_t<T>;
+  const Shape& shape = args.shape;
+  const int64_t channels = shape.channels;
+  Scratch<double> grad_sums(blocks.total() * channels), product_sums(blocks.total() * channels);
+  const auto sum_block = shape.relu ? block_sums<true, T> : block_sums<false, T>;
+  for_each_block(shape, blocks, [&](const RowBlock& block, int64_t number) {
+    sum_block(args, blocks, block, affine, grad_sums.data() + number * channels,
+              product_sums.data() + number * channels);
+  });
+  for (int64_t at = 0; at < shape.branches * channels; ++at) {
+    const int64_t branch = at / channels, channel = at % channels;
+    double grad_sum = 0, product_sum = 0;
+    for (int64_t block = blocks.first_of(branch); block < blocks.first_of(branch + 1); ++block) {
+      grad_sum += grad_sums[block * channels + channel];
+      product_sum += product_sums[block * channels + channel];
+    }
+    if (args.grad_weight != nullptr) {
+      args.grad_weight[at] = static_cast<Acc>(product_sum * inverse_deviation(args.var[at], shape.eps));
+      args.grad_bias[at] = static_cast<Acc>(grad_sum);
+    }
+    if (!shape.training) continue;
+    const auto count = static_cast<double>(count_of(shape, branch));
+    const auto formula = input_gradient(grad_sum, product_sum, count, args.var[at], shape.eps);
+    centres[at] = formula.centre;
+    slopes[at] = formula.slope;
+  }
+}
+
+template <bool kRelu, typename T>
+void gradient_rows(const MultiBatchNormBackwardArgs<T>& args, RowBlocks& blocks, const AffineRows<T>& affine,
+                   const acc_t<T>* centres, const acc_t<T>* slopes) {
+  using Acc = acc_t<T>;
+  const int64_t channels = args.shape.channels;
+  for_each_block(args.shape, blocks, [&](const RowBlock& block, int64_t) {
+    Tile<T> grad_tile, x_tile;
+    for (int64_t row = 0; row < block.count; ++row) {
+      const int64_t start = blocks.offset(block.branch, block.first + row);
+      for_each_tile(0, channels, [&](int64_t slab, int64_t count) {
+        const int64_t at = block.branch * channels + slab;
+        const Acc* MDPROP_RESTRICT grad = grad_tile.load(args.grad + start + slab, count);
+        const Acc* MDPROP_RESTRICT x = x_tile.load(args.x + start + slab, count);
+        const Acc* MDPROP_RESTRICT mean = affine.means + at;
+        const Acc* MDPROP_RESTRICT scale = affine.scales.data() + at;
+        const Acc* MDPROP_RESTRICT bias = affine.biases.data() + at;
+        const Acc* MDPROP_RESTRICT centre = centres + at;
+        const Acc* MDPROP_RESTRICT slope = slopes + at;
+        T* MDPROP_RESTRICT out = args.grad_x + start + slab;
+        for (int64_t c = 0; c < count; ++c) {
+          const Affine<Acc> local{mean[c], scale[c], bias[c]};
+          const InputGradient<Acc> formula{centre[c], slope[c]};
+          out[c] = narrow<T>(formula(through_relu<kRelu>(grad[c], x[c], local), x[c], local));
+        }
+      });
+    }
+  });
+}
+
+template <typename T>
+void backward_rows(const MultiBatchNormBackwardArgs<T>& args) {
+  using Acc = acc_t<T>;
+  const Shape& shape = args.shape;
+  RowBlocks blocks(shape);
+  const AffineRows<T> affine(shape, args.weight, args.bias, args.mean, args.var);
+  Scratch<Acc> centres(shape.branches * shape.channels), slopes(shape.branches * shape.channels);
+  std::fill(centres.data(), centres.data() + centres.size(), Acc(0));
+  std::fill(slopes.data(), slopes.data() + slopes.size(), Acc(0));
+  if (shape.training || args.grad_weight != nullptr) {
+    row_gradient_sums(args, blocks, affine, centres.data(), slopes.data());
+  }
+  const auto gradient = shape.relu ? gradient_rows<true, T> : gradient_rows<false, T>;
+  gradient(args, blocks, affine, centres.data(), slopes.data());
+}
+
+}  // namespace
+}  // namespace mdprop::MDPROP_ISA

@@ -1,0 +1,41 @@
+"""Files that are either old or new, never half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file by way of a temporary one beside it, so that a reader never meets a part of it."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        # Temporary files are private; the finished one gets the permissions that others in the folder have.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON, all at once."""
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def check_output_folder(path: Path) -> None:
+    """Raises unless ``path`` is a folder, or can become one; creates nothing."""
+    for ancestor in (path, *path.parents):
+        if ancestor.is_dir():
+            if not os.access(ancestor, os.W_OK):
+                raise ValueError(f"out: no permission to write in '{ancestor}'")
+            return
+        if ancestor.exists():
+            raise ValueError(f"out: expected a folder, but '{ancestor}' is a file")

@@ -1,0 +1,182 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mdprop_ext._files import check_output_folder
+from mdprop_ext.cli.compare import compare_recipes
+from mdprop_ext.cli.data_source import DataSource
+from mdprop_ext.cli.evaluate import evaluate_checkpoint
+from mdprop_ext.cli.forward import run_benchmarks, run_module_main
+from mdprop_ext.cli.interrupts import listen_to_interrupts
+from mdprop_ext.cli.plots import write_plots
+from mdprop_ext.cli.progress import RunProgress
+from mdprop_ext.recipes import RECIPES, TrainConfig, apply_settings, grid_settings, recipe_class, run_training
+
+_DATA = typer.Option("--data", help="digits, omniglot or folder.", metavar="NAME")
+_TRAIN = typer.Option("--train", help="Training images.", metavar="PATH[::A,B]")
+_TEST = typer.Option("--test", help="Test images; by default the second half of --train.", metavar="PATH[::A,B]")
+_IMAGE_SIZE = typer.Option("--image-size", help="Height and width in pixels.")
+_CHANNELS = typer.Option("--channels", help="1 for grey levels, 3 for RGB.")
+_SET = typer.Option("--set", help="A hyper-parameter; may be repeated.", metavar="KEY=VALUE")
+_EPOCHS = typer.Option("--epochs", help="Passes of the batch sampler; by default 'steps' counts.")
+_OUT = typer.Option("--out", help="Folder for the results.", metavar="DIR")
+
+# Options of these commands are read by the modules that they go to.
+_FORWARDED: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+_Number = TypeVar("_Number", int, float)
+
+
+def build_app() -> typer.Typer:
+    """Returns the application with all commands."""
+    app = typer.Typer(
+        help="Trains and attacks metric learning on mixtures of distributions.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.command("train")(train)
+    app.command("eval")(evaluate)
+    app.command("compare")(compare)
+    app.command("recipes")(recipes)
+    app.command("info", context_settings=_FORWARDED)(info)
+    app.command("selftest", context_settings=_FORWARDED)(selftest)
+    app.command("bench", context_settings=_FORWARDED)(bench)
+    return app
+
+
+def train(
+    recipe: Annotated[str, typer.Option(help="Name of the recipe, see 'mdprop recipes'.", metavar="NAME")],
+    data: Annotated[str, _DATA],
+    out: Annotated[Path, _OUT],
+    train_path: Annotated[str | None, _TRAIN] = None,
+    test_path: Annotated[str | None, _TEST] = None,
+    image_size: Annotated[int | None, _IMAGE_SIZE] = None,
+    channels: Annotated[int | None, _CHANNELS] = None,
+    settings: Annotated[list[str] | None, _SET] = None,
+    epochs: Annotated[int | None, _EPOCHS] = None,
+    seed: Annotated[int, typer.Option(help="Of all random numbers, at least 0.")] = 0,
+) -> None:
+    """Train a model by a recipe; writes checkpoint, log, metrics and plots."""
+    recipe_type = recipe_class(recipe)
+    recipe_config, config = apply_settings([recipe_type.config_class(), TrainConfig(epochs=epochs)], settings or ())
+    if seed < 0:
+        raise ValueError(f"seed: expected at least 0, got {seed}")
+    check_output_folder(out)
+    source = DataSource(data, train_path, test_path, image_size, channels)
+    splits = source.load(seed)
+    listen_to_interrupts()
+    with RunProgress(recipe) as progress:
+        result = run_training(
+            recipe_type(recipe_config, seed=seed),
+            splits,
+            config,
+            out,
+            data=source.describe(),
+            observe=progress.observe,
+            observe_evaluation=progress.observe_evaluation,
+        )
+    write_plots(out, {recipe: result.metrics}, {recipe: result.history})
+    _print_summary(result.metrics, out)
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Option(help="Folder that 'mdprop train' wrote.", metavar="DIR")],
+    out: Annotated[Path, _OUT],
+    data: Annotated[
+        str | None, typer.Option(help="Test on these images, not on those of training.", metavar="NAME")
+    ] = None,
+    train_path: Annotated[str | None, _TRAIN] = None,
+    test_path: Annotated[str | None, _TEST] = None,
+    image_size: Annotated[int | None, _IMAGE_SIZE] = None,
+    channels: Annotated[int | None, _CHANNELS] = None,
+    attacks: Annotated[str, typer.Option(help="Of st, mt2, mt5, ... and pgd.")] = "st,mt2,mt5",
+    eps: Annotated[str, typer.Option(help="Radii in 1/255.")] = "4,8,16",
+    steps: Annotated[str, typer.Option(help="Numbers of gradient steps.")] = "1,5",
+    seed: Annotated[int | None, typer.Option(help="Of the attacks; by default that of training.")] = None,
+) -> None:
+    """Measure a trained model, clean and under attack; writes metrics and a plot."""
+    grid = grid_settings(_listed("attacks", attacks, str), _listed("eps", eps, float), _listed("steps", steps, int))
+    if data is None and (train_path or test_path):
+        raise ValueError("data: expected one of digits, omniglot, folder beside --train and --test, got none")
+    source = None if data is None else DataSource(data, train_path, test_path, image_size, channels)
+    with RunProgress("eval") as progress:
+        metrics = evaluate_checkpoint(
+            checkpoint, out, grid, source=source, seed=seed, observe=progress.observe_evaluation
+        )
+    write_plots(out, {metrics["recipe"]: metrics})
+    _print_summary(metrics, out)
+
+
+def compare(
+    data: Annotated[str, _DATA],
+    out: Annotated[Path, _OUT],
+    names: Annotated[
+        str, typer.Option("--recipes", help="The first one is what the others are compared with.")
+    ] = "plain,mdprop",
+    train_path: Annotated[str | None, _TRAIN] = None,
+    test_path: Annotated[str | None, _TEST] = None,
+    image_size: Annotated[int | None, _IMAGE_SIZE] = None,
+    channels: Annotated[int | None, _CHANNELS] = None,
+    settings: Annotated[list[str] | None, _SET] = None,
+    epochs: Annotated[int | None, _EPOCHS] = None,
+    seeds: Annotated[int, typer.Option(help="Number of runs of each recipe, with seeds 0, 1, ...")] = 1,
+) -> None:
+    """Train several recipes on the same images; writes all runs, a table and plots."""
+    check_output_folder(out)
+    source = DataSource(data, train_path, test_path, image_size, channels)
+    listen_to_interrupts()
+    compare_recipes(_listed("recipes", names, str), source, out, settings=settings or (), epochs=epochs, seeds=seeds)
+
+
+def recipes(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, with all hyper-parameters.")] = False,
+) -> None:
+    """List the recipes."""
+    rows = [{"name": name, "summary": recipe.summary, "paper": recipe.paper} for name, recipe in RECIPES.items()]
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "summary", "paper"):
+        table.add_column(column, no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
+
+
+def info(context: typer.Context) -> None:
+    """Show versions, compiled kernels and devices; --json for machines."""
+    raise typer.Exit(run_module_main("mdprop_ext.info", context.args))
+
+
+def selftest(context: typer.Context) -> None:
+    """Check every op against its reference, in seconds."""
+    raise typer.Exit(run_module_main("mdprop_ext.selftest", context.args))
+
+
+def bench(context: typer.Context) -> None:
+    """Measure the ops, in a checkout of the source: bench [op ...] [--json FILE] [--quick]."""
+    raise typer.Exit(run_benchmarks(context.args))
+
+
+def _print_summary(metrics: dict[str, Any], out: Path) -> None:
+    attacked = ", ".join(f"{name} {100 * each['recall_at_1']:.1f} %" for name, each in metrics["robust"].items())
+    clean = 100 * metrics["test"]["recall_at_1"]
+    sys.stdout.write(f"{metrics['recipe']}: R@1 {clean:.1f} % clean; attacked: {attacked}; results in {out}\n")
+
+
+def _listed(name: str, text: str, read: Callable[[str], Any]) -> list[Any]:
+    try:
+        return [read(part.strip()) for part in text.split(",") if part.strip()] or [read("")]
+    except ValueError:
+        raise ValueError(f"{name}: expected values separated by commas, got {text!r}") from None

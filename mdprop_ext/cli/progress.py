@@ -1,0 +1,58 @@
+"""Progress on a terminal; nothing at all elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from mdprop_ext.recipes.trainer import Record
+
+
+class RunProgress:
+    """Shows a training run and its evaluation on standard error.
+
+    Args:
+        title: What is running.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._recall = ""
+
+    def __enter__(self) -> RunProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def observe(self, record: Record) -> None:
+        """Shows a training step: its loss and the latest validation R@1."""
+        if "val_recall_at_1" in record:
+            self._recall = f"  val R@1 {100 * record['val_recall_at_1']:.1f} %"
+        self._show(self._title, record["step"], record["steps"], f"loss {record['loss']:.3f}{self._recall}")
+
+    def observe_evaluation(self, done: int, total: int) -> None:
+        """Shows how many attacks on the test images are finished."""
+        self._show(f"{self._title}, attacks", done, total, "")
+
+    def _show(self, title: str, done: float, total: float, state: str) -> None:
+        if title not in self._tasks:
+            self._tasks[title] = self._progress.add_task(title, total=total, state=state)
+        self._progress.update(self._tasks[title], completed=done, state=state)

@@ -1,0 +1,196 @@
+"""Binary codes: packing into words and exact nearest neighbours by Hamming distance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdprop_ext.ops import _check
+from mdprop_ext.ops._register import register_gradient, register_op
+from mdprop_ext.reference import hamming_topk as reference
+
+NUMBERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, *_check.FLOATING)
+
+
+def hamming_topk(queries: Tensor, codes: Tensor, k: int, *, bits: int) -> tuple[Tensor, Tensor]:
+    """Finds the k nearest codes of each query without a matrix of all distances.
+
+    The distance counts the positions, among the first ``bits``, in which two codes differ::
+
+        d(q, c) = popcount(q xor c)
+
+    The pairs (distance, index) are sorted, so the lower index wins a tie. Exact: the same for every number of threads
+    and instruction set. Bits beyond ``bits`` in the last word do not count.
+
+    Args:
+        queries: ``[Q, W]`` int64, packed as by :func:`pack_codes`, with W = ceil(bits / 64).
+        codes: ``[N, W]`` int64, on the same device.
+        k: How many neighbours, >= 1; it may exceed N.
+        bits: Length of a code, >= 1.
+
+    Returns:
+        Distances ``[Q, k]``, int32, in increasing order, and indices ``[Q, k]``, int64. With fewer than k codes the
+        rest is distance 2^31 - 1 and index -1. Neither carries a gradient.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes or devices do not fit, or ``k`` or ``bits`` is below 1.
+
+    Example:
+        >>> codes = pack_codes(torch.tensor([[1, 1, 0], [0, 1, 0], [1, 1, 1]]))
+        >>> hamming_topk(codes[:1], codes, 2, bits=3)
+        (tensor([[0, 1]], dtype=torch.int32), tensor([[0, 1]]))
+
+    Reference:
+        Harley's and Seal's carry-save counting, in Warren, "Hacker's Delight", 2nd edition, 2012, section 5-1.
+    """
+    _check_size("bits", bits)
+    _check_size("k", k)
+    _check_packed("queries", queries, bits)
+    _check_packed("codes", codes, bits)
+    if codes.device != queries.device:
+        raise ValueError(f"codes: expected the device of queries, {queries.device}, got {codes.device}")
+    return HammingTopkFunction.apply(queries, codes, k, bits)  # type: ignore
+
+
+def pack_codes(codes: Tensor) -> Tensor:
+    """Packs binary codes into 64-bit words: bit j of a row is bit j % 64 of word j // 64.
+
+    Args:
+        codes: ``[N, K]`` bool, or integers or floating-point numbers, of which those > 0 are 1 (NaN is not); K >= 1.
+
+    Returns:
+        ``[N, ceil(K / 64)]`` int64; the bits beyond K are 0. It carries no gradient.
+
+    Raises:
+        TypeError: If ``codes`` is not a tensor of numbers.
+        ValueError: If ``codes`` is not ``[N, K]`` with K >= 1.
+
+    Example:
+        >>> pack_codes(torch.tensor([[0.3, -1.0, 2.0]]))
+        tensor([[5]])
+    """
+    _check.tensor("codes", codes)
+    if codes.dtype not in NUMBERS:
+        raise TypeError(f"codes: expected bool, integers or floating-point numbers, got {codes.dtype}")
+    if codes.dim() != 2 or codes.shape[1] == 0:
+        raise ValueError(f"codes: expected [N, K] with K >= 1, got {list(codes.shape)}")
+    return PackCodesFunction.apply(codes)  # type: ignore
+
+
+def unpack_codes(packed: Tensor, *, bits: int) -> Tensor:
+    """Unpacks the words of :func:`pack_codes`.
+
+    Args:
+        packed: ``[N, ceil(bits / 64)]`` int64; bits beyond ``bits`` are ignored.
+        bits: Length of a code, >= 1.
+
+    Returns:
+        ``[N, bits]`` bool.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If the shape does not fit ``bits``, or ``bits`` is below 1.
+
+    Example:
+        >>> unpack_codes(torch.tensor([[5]]), bits=3)
+        tensor([[ True, False,  True]])
+    """
+    _check_size("bits", bits)
+    _check_packed("packed", packed, bits)
+    return UnpackCodesFunction.apply(packed, bits)  # type: ignore
+
+
+class _CodesFunction(torch.autograd.Function):
+    """An op on codes as an autograd function: its results carry no gradient."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+        """Marks the results as not differentiable."""
+        ctx.num_inputs = len(inputs)
+        ctx.mark_non_differentiable(*(output if isinstance(output, tuple) else (output,)))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[None, ...]:
+        """Never called with a gradient, since the results require none."""
+        return (None,) * int(ctx.num_inputs)
+
+
+class HammingTopkFunction(_CodesFunction):
+    """``torch.ops.mdprop.hamming_topk``: ``(queries, codes, k, bits) -> (distances, indices)``."""
+
+    @staticmethod
+    def forward(queries: Tensor, codes: Tensor, k: int, bits: int) -> tuple[Tensor, Tensor]:
+        """Calls the op."""
+        return torch.ops.mdprop.hamming_topk(queries, codes, k, bits)  # type: ignore[no-any-return]
+
+
+class PackCodesFunction(_CodesFunction):
+    """``torch.ops.mdprop.pack_codes``: ``codes -> packed``."""
+
+    @staticmethod
+    def forward(codes: Tensor) -> Tensor:
+        """Calls the op."""
+        return torch.ops.mdprop.pack_codes(codes)  # type: ignore[no-any-return]
+
+
+class UnpackCodesFunction(_CodesFunction):
+    """``torch.ops.mdprop.unpack_codes``: ``(packed, bits) -> codes``."""
+
+    @staticmethod
+    def forward(packed: Tensor, bits: int) -> Tensor:
+        """Calls the op."""
+        return torch.ops.mdprop.unpack_codes(packed, bits)  # type: ignore[no-any-return]
+
+
+def _default_topk(queries: Tensor, codes: Tensor, k: int, bits: int) -> tuple[Tensor, Tensor]:
+    return reference.hamming_topk(queries, codes, k, bits=bits)
+
+
+def _default_unpack(packed: Tensor, bits: int) -> Tensor:
+    return reference.unpack_codes(packed, bits=bits)
+
+
+def _fake_topk(queries: Tensor, codes: Tensor, k: int, bits: int) -> tuple[Tensor, Tensor]:
+    shape = (queries.shape[0], k)
+    return queries.new_empty(shape, dtype=torch.int32), queries.new_empty(shape, dtype=torch.int64)
+
+
+def _fake_pack(codes: Tensor) -> Tensor:
+    return codes.new_empty((codes.shape[0], (codes.shape[1] + 63) // 64), dtype=torch.int64)
+
+
+def _fake_unpack(packed: Tensor, bits: int) -> Tensor:
+    return packed.new_empty((packed.shape[0], bits), dtype=torch.bool)
+
+
+register_op(
+    "hamming_topk",
+    "(Tensor queries, Tensor codes, int k, int bits) -> (Tensor distances, Tensor indices)",
+    _default_topk,
+    _fake_topk,
+)
+register_op("pack_codes", "(Tensor codes) -> Tensor", reference.pack_codes, _fake_pack)
+register_op("unpack_codes", "(Tensor packed, int bits) -> Tensor", _default_unpack, _fake_unpack)
+register_gradient("hamming_topk", HammingTopkFunction)
+register_gradient("pack_codes", PackCodesFunction)
+register_gradient("unpack_codes", UnpackCodesFunction)
+
+
+def _check_size(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    if not 1 <= value < 2**31 - 1:
+        raise ValueError(f"{name}: expected at least 1 and less than 2^31 - 1, got {value}")
+
+
+def _check_packed(name: str, packed: object, bits: int) -> None:
+    _check.tensor(name, packed)
+    assert isinstance(packed, Tensor)
+    if packed.dtype != torch.int64:
+        raise TypeError(f"{name}: expected int64 words from pack_codes, got {packed.dtype}")
+    words = (bits + 63) // 64
+    if packed.dim() != 2 or packed.shape[1] != words:
+        raise ValueError(f"{name}: expected [N, {words}] for {bits} bits, got {list(packed.shape)}")

@@ -1,0 +1,29 @@
+"""Checks of the hyper-parameters that the recipes share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def check_integer(name: str, value: int, *, least: int) -> None:
+    """Raises unless ``value`` is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def check_number(name: str, value: float, *, least: float = -math.inf, most: float = math.inf) -> None:
+    """Raises unless ``value`` is a finite number from ``least`` to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if not (least <= value <= most and math.isfinite(value)):
+        limits = f"at least {least:g}" if most == math.inf else f"a number from {least:g} to {most:g}"
+        raise ValueError(f"{name}: expected {limits}, got {value}")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")

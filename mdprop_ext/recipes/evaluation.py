@@ -1,0 +1,278 @@
+"""How models are judged: retrieval of unseen classes, clean and under attack.
+
+The package's protocol for robustness is the function :func:`robust_protocol`; every number of it is measured by
+:class:`RobustnessMeter`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdprop_ext import ops
+from mdprop_ext.attacks import PGD, Attack, FeatureTargetAttack
+from mdprop_ext.data import ImageSet
+from mdprop_ext.metrics import pi_ratio, retrieval_metrics, spectral_decay
+from mdprop_ext.nn import branch_names
+from mdprop_ext.recipes._arguments import check_integer, check_number
+
+_BATCH_SIZE = 256
+PROTOCOL_ATTACKS = ("st", "mt2", "mt5")
+PROTOCOL_EPS = 16 / 255
+PROTOCOL_STEPS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSetting:
+    """One attack on test images.
+
+    Args:
+        attack: ``"st"``: pull to one image of another class; ``"mtT"``, such as ``"mt5"``: pull to T of them;
+            ``"pgd"``: push away from the image's own clean embedding, without any target.
+        eps: Radius in pixel units of [0, 1], linf.
+        steps: Gradient steps, each of ``2.5 * eps / steps``, but one of ``eps``.
+        branch: Batch norm branch that the attack goes through; a model without branches has ``"main"`` only.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If a value is out of range.
+    """
+
+    attack: str
+    eps: float = PROTOCOL_EPS
+    steps: int = PROTOCOL_STEPS
+    branch: str = "main"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"st|pgd|mt[1-9]\d{0,3}", self.attack):
+            raise ValueError(
+                f"attacks: expected st, pgd or mt with a number of targets such as mt5, got {self.attack!r}"
+            )
+        check_number("eps", self.eps, least=0, most=1)
+        check_integer("steps", self.steps, least=0)
+
+    @property
+    def targets(self) -> int:
+        """Number of target images: 0 for ``"pgd"``."""
+        return {"st": 1, "pgd": 0}[self.attack] if self.attack in ("st", "pgd") else int(self.attack[2:])
+
+
+def embed(model: nn.Module, images: ImageSet) -> Tensor:
+    """Embeds all images by branch 0 in evaluation mode.
+
+    Args:
+        model: From images to embeddings; its ``training`` flag is restored.
+        images: The N images.
+
+    Returns:
+        Embeddings ``[N, D]`` without gradient.
+    """
+    positions = torch.split(torch.arange(len(images)), _BATCH_SIZE)
+    return _in_batches(model, positions, images.floats)
+
+
+def clean_metrics(model: nn.Module, images: ImageSet) -> dict[str, float]:
+    """Measures retrieval and embedding space on clean images.
+
+    Args:
+        model: From images to embeddings.
+        images: Images of classes that were not trained on.
+
+    Returns:
+        ``recall_at_1``, ``_2``, ``_4``, ``_8``, ``map_at_r``, ``pi_ratio`` and ``spectral_decay``.
+
+    Raises:
+        ValueError: If the embeddings are not finite.
+    """
+    embeddings = embed(model, images)
+    retrieval = retrieval_metrics(embeddings, images.labels)
+    del retrieval["lone_queries"]
+    return {
+        **retrieval,
+        "pi_ratio": pi_ratio(embeddings, images.labels),
+        "spectral_decay": spectral_decay(embeddings),
+    }
+
+
+class RobustnessMeter:
+    """Measures R@1 of attacked queries against the clean gallery, each image's own clean version left out.
+
+    Attacks run in batches that each hold images of as many classes as possible and see the network with running
+    statistics. Whatever branch an attack goes through, queries and gallery are embedded by branch 0, the one deployed.
+    The same seed gives the same attacks; results are kept, so that asking twice costs nothing.
+
+    Args:
+        model: The model under attack.
+        images: The N test images, queries and gallery.
+        seed: Of batches, targets and random starts.
+    """
+
+    def __init__(self, model: nn.Module, images: ImageSet, *, seed: int) -> None:
+        self.model = model
+        self.images = images
+        self.seed = seed
+        self.branches = branch_names(model) or ("main",)
+        self.gallery = embed(model, images)
+        self._batches = _spread_batches(images.labels, seed)
+        self._hits: dict[AttackSetting, Tensor] = {}
+
+    def recall(self, setting: AttackSetting) -> float:
+        """Returns R@1 under one attack."""
+        return float(self.hits(setting).double().mean())
+
+    def worst_recall(self, setting: AttackSetting) -> float:
+        """Returns R@1 of an attacker who picks the best branch for each image: a hit must survive all of them."""
+        by_branch = [self.hits(replace(setting, branch=branch)) for branch in self.branches]
+        return float(torch.stack(by_branch).all(0).double().mean())
+
+    def hits(self, setting: AttackSetting) -> Tensor:
+        """Tells for each image with company in its class whether its attacked version finds it: bool ``[<= N]``."""
+        if setting not in self._hits:
+            self._hits[setting] = self._measure(setting)
+        return self._hits[setting]
+
+    def _measure(self, setting: AttackSetting) -> Tensor:
+        attack = _build_attack(self.model, setting, torch.Generator().manual_seed(self.seed))
+        labels = self.images.labels
+
+        def attacked(positions: Tensor) -> Tensor:
+            return attack(self.images.floats(positions), labels[positions])
+
+        queries = torch.empty_like(self.gallery)
+        queries[torch.cat(self._batches)] = _in_batches(self.model, self._batches, attacked)
+        nearest = _nearest_other(queries, self.gallery)
+        answerable = torch.bincount(labels)[labels] > 1
+        return (labels[nearest] == labels)[answerable]
+
+
+def robust_protocol(meter: RobustnessMeter) -> dict[str, dict[str, float]]:
+    """Measures robustness by the package's protocol.
+
+    Attacked queries against the clean gallery with the image itself left out; targets of other classes; random start in
+    the ball; linf eps 16/255, 5 steps of 2.5 eps/5; branch main, running statistics.
+
+    Args:
+        meter: Of the model and test images.
+
+    Returns:
+        ``{"st": {"recall_at_1": r}, "mt2": ..., "mt5": ...}``.
+    """
+    return {name: {"recall_at_1": meter.recall(AttackSetting(attack=name))} for name in PROTOCOL_ATTACKS}
+
+
+def grid_settings(attacks: Sequence[str], eps_255: Sequence[float], steps: Sequence[int]) -> list[AttackSetting]:
+    """Combines every attack with every radius and number of steps.
+
+    Args:
+        attacks: Names as in :class:`AttackSetting`.
+        eps_255: Radii in units of 1/255.
+        steps: Numbers of gradient steps.
+
+    Returns:
+        The settings, through branch main.
+
+    Raises:
+        ValueError: If an attack is unknown or a number out of range.
+    """
+    combinations = itertools.product(attacks, eps_255, steps)
+    return [AttackSetting(attack=attack, eps=eps / 255, steps=count) for attack, eps, count in combinations]
+
+
+def robust_grid(
+    meter: RobustnessMeter,
+    settings: Sequence[AttackSetting],
+    *,
+    all_branches: bool,
+    observe: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Measures R@1 under many attacks.
+
+    Args:
+        meter: Of the model and test images.
+        settings: The attacks, see :func:`grid_settings`.
+        all_branches: Whether to attack through every branch and add a row of branch ``"worst"``, see
+            :meth:`RobustnessMeter.worst_recall`, instead of through the settings' own branch alone.
+        observe: Called with the numbers of finished and of all settings.
+
+    Returns:
+        Rows ``{"attack", "targets", "eps_255", "steps", "branch", "recall_at_1"}``.
+    """
+    rows = []
+    for done, setting in enumerate(settings, start=1):
+        branches = meter.branches if all_branches else (setting.branch,)
+        by_branch = {branch: meter.recall(replace(setting, branch=branch)) for branch in branches}
+        if len(branches) > 1:
+            by_branch["worst"] = meter.worst_recall(setting)
+        row = {
+            "attack": setting.attack,
+            "targets": setting.targets,
+            "eps_255": round(setting.eps * 255, 6),
+            "steps": setting.steps,
+        }
+        rows += [{**row, "branch": branch, "recall_at_1": recall} for branch, recall in by_branch.items()]
+        if observe is not None:
+            observe(done, len(settings))
+    return rows
+
+
+def _build_attack(model: nn.Module, setting: AttackSetting, generator: torch.Generator) -> Attack:
+    branch = setting.branch if branch_names(model) else None
+    if setting.targets:
+        return FeatureTargetAttack(
+            model,
+            targets=setting.targets,
+            eps=setting.eps,
+            steps=setting.steps,
+            branch=branch,
+            generator=generator,
+        )
+    return PGD(
+        model,
+        eps=setting.eps,
+        alpha=setting.eps * min(1.0, 2.5 / max(1, setting.steps)),
+        steps=setting.steps,
+        objective=_squared_drift,
+        target=lambda clean_embeddings, labels, generator: clean_embeddings,
+        branch=branch,
+        generator=generator,
+    )
+
+
+def _squared_drift(embeddings: Tensor, clean_embeddings: Tensor) -> Tensor:
+    return (embeddings - clean_embeddings).square().sum(1)
+
+
+def _in_batches(model: nn.Module, batches: Sequence[Tensor], load: Callable[[Tensor], Tensor]) -> Tensor:
+    """Embeds the images that ``load`` gives for each batch of positions, by branch 0 in evaluation mode."""
+    training = model.training
+    model.eval()
+    try:
+        embeddings = []
+        for positions in batches:
+            images = load(positions)
+            with torch.no_grad():
+                embeddings.append(model(images))
+        return torch.cat(embeddings)
+    finally:
+        model.train(training)
+
+
+def _spread_batches(labels: Tensor, seed: int) -> list[Tensor]:
+    """Deals all positions to batches of nearly equal size, the images of each class to as many as possible."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    count = -(-len(labels) // _BATCH_SIZE)
+    return [by_class[first::count] for first in range(count)]
+
+
+def _nearest_other(queries: Tensor, gallery: Tensor) -> Tensor:
+    """Index ``[N]`` of the nearest gallery image of each query that is not the query's own, of the same index."""
+    nearest = ops.knn_topk(queries, gallery, 2, metric="sqeuclidean")[1]
+    own = torch.arange(len(queries))
+    return torch.where(nearest[:, 0] == own, nearest[:, 1], nearest[:, 0])

@@ -1,0 +1,39 @@
+"""The recipes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from mdprop_ext.recipes.advprop_st import AdvPropST
+from mdprop_ext.recipes.base import Recipe
+from mdprop_ext.recipes.mdprop import MDProp
+from mdprop_ext.recipes.mdprop_noise import MDPropNoise
+from mdprop_ext.recipes.mdprop_shared import MDPropShared
+from mdprop_ext.recipes.plain import Plain
+from mdprop_ext.recipes.settings import nearest_name
+
+_CLASSES: tuple[type[Recipe[Any]], ...] = (Plain, MDProp, MDPropShared, AdvPropST, MDPropNoise)
+
+#: Every recipe by its name, in the order in which ``mdprop recipes`` lists them.
+RECIPES: Mapping[str, type[Recipe[Any]]] = MappingProxyType({recipe.name: recipe for recipe in _CLASSES})
+
+
+def recipe_class(name: str) -> type[Recipe[Any]]:
+    """Finds a recipe.
+
+    Args:
+        name: Its name.
+
+    Returns:
+        The recipe's class.
+
+    Raises:
+        ValueError: If there is no such recipe; the message names the nearest one.
+    """
+    if name not in RECIPES:
+        raise ValueError(
+            f"recipe: no recipe {name!r}, did you mean {nearest_name(name, RECIPES)!r}? There are {', '.join(RECIPES)}"
+        )
+    return RECIPES[name]

@@ -1,0 +1,77 @@
+"""hamming_topk, pack_codes and unpack_codes in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+# What one tile of keys may hold: 16 MB of float32.
+TILE_VALUES = 1 << 22
+MIN_TILE_CODES = 1 << 12
+MAX_TILE_CODES = 1 << 14
+
+
+def pack_codes(codes: Tensor) -> Tensor:
+    """Bits of rows into words; see ``mdprop_ext.ops.pack_codes``."""
+    positive = pad(codes > 0, (0, -codes.shape[1] % 64)).contiguous()
+    # Eight flags are one int64; the product gathers its byte i at bit 56 + i, and no two terms meet.
+    eight = positive.view(torch.int64) * 0x0102040810204080
+    return (eight >> 56).to(torch.uint8).view(torch.int64)
+
+
+def unpack_codes(packed: Tensor, *, bits: int) -> Tensor:
+    """Words into bits of rows; see ``mdprop_ext.ops.unpack_codes``."""
+    return _decode(packed, bits, _byte_bits(packed.device)).contiguous()
+
+
+def hamming_topk(queries: Tensor, codes: Tensor, k: int, *, bits: int) -> tuple[Tensor, Tensor]:
+    """Exact nearest codes; see ``mdprop_ext.ops.hamming_topk``.
+
+    With bits as +-1, ``distance = (bits - <q, c>) / 2``. One matrix product a tile of codes gives ``distance * tile +
+    index`` as an exact integer in floating point: a key without ties, whose smallest values are the answer.
+    """
+    found = min(k, codes.shape[0])
+    distances = torch.full((queries.shape[0], k), 2**31 - 1, dtype=torch.int32, device=queries.device)
+    indices = torch.full((queries.shape[0], k), -1, dtype=torch.int64, device=queries.device)
+    if found == 0 or queries.shape[0] == 0:
+        return distances, indices
+    dtype = torch.float32 if (bits + 1) * MIN_TILE_CODES <= 2**24 else torch.float64
+    tile = min(MAX_TILE_CODES, 2 ** ((2**24 if dtype == torch.float32 else 2**52) // (bits + 1)).bit_length() // 2)
+    rows = max(1, TILE_VALUES // min(tile, codes.shape[0]))
+    signs = _byte_bits(queries.device).to(dtype) * 2 - 1
+    best: list[Tensor | None] = [None] * -(-queries.shape[0] // rows)
+    for first in range(0, codes.shape[0], tile):
+        # The factor tile / 2 is a power of two, exact in every precision that a matrix product may use.
+        columns = _decode(codes[first : first + tile], bits, signs * (-tile / 2)).T
+        offset = torch.arange(columns.shape[1], dtype=dtype, device=queries.device) + bits * tile / 2
+        for block, start in enumerate(range(0, queries.shape[0], rows)):
+            keys = torch.addmm(offset, _decode(queries[start : start + rows], bits, signs), columns)
+            near = keys.topk(min(found, keys.shape[1]), largest=False, sorted=False).values.to(torch.int64)
+            near = (near // tile) * codes.shape[0] + near % tile + first
+            best[block] = _smallest(near, best[block], found)
+    for block, unsorted in enumerate(best):
+        assert unsorted is not None
+        keys = unsorted.sort(dim=1).values
+        part = slice(block * rows, (block + 1) * rows)
+        distances[part, :found] = keys // codes.shape[0]
+        indices[part, :found] = keys % codes.shape[0]
+    return distances, indices
+
+
+def _smallest(keys: Tensor, others: Tensor | None, k: int) -> Tensor:
+    if others is not None:
+        keys = torch.cat([others, keys], 1)
+    return keys.topk(k, largest=False, sorted=False).values if keys.shape[1] > k else keys
+
+
+def _byte_bits(device: torch.device) -> Tensor:
+    """Bool ``[256, 8]``: the bits of every byte."""
+    byte, bit = torch.arange(256, device=device), torch.arange(8, device=device)
+    return (byte[:, None] >> bit & 1).to(torch.bool)
+
+
+def _decode(packed: Tensor, bits: int, table: Tensor) -> Tensor:
+    """``[N, bits]``, each byte's eight values looked up in ``table`` ``[256, 8]``."""
+    values = table[packed.contiguous().view(torch.uint8).int()]
+    return values.flatten(1)[:, :bits]

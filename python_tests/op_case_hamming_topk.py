@@ -1,0 +1,128 @@
+"""The contract rows of hamming_topk, pack_codes and unpack_codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from op_case import BadCall, OpCase, Sample
+from oracles.hamming_topk import hamming_topk_oracle, pack_codes_oracle, unpack_codes_oracle
+
+from mdprop_ext import ops
+from mdprop_ext.ops.hamming_topk import NUMBERS
+from mdprop_ext.reference import hamming_topk as reference
+
+# Every number of words and of bit groups that the kernel unrolls, and both of its loops over any number.
+BITS = (1, 12, 33, 48, 64, 65, 96, 128, 200, 256, 259, 1000)
+# Few queries are counted word by word, many by bit slices; more than 2^15 codes are cut into parts, whole queries else.
+SIZES = {"few": (3, 700, 10), "many": (40, 700, 10), "few-parts": (2, 33_000, 10), "many-parts": (24, 33_000, 5)}
+
+
+def words(rows: int, bits: int, distinct: int | None = None) -> torch.Tensor:
+    """Random words, whose bits beyond the code are random too; optionally with few different rows."""
+    codes = torch.randint(-(2**63), 2**63 - 1, (rows, -(-bits // 64)))
+    return codes if distinct is None else codes[torch.arange(rows) % distinct]
+
+
+def topk_samples(dtype: torch.dtype) -> Iterator[Sample]:
+    for size, (num_queries, num_codes, k) in SIZES.items():
+        for bits in BITS if "parts" not in size else (64, 130):
+            args = (words(num_queries, bits), words(num_codes, bits), k)
+            yield Sample(f"{size}-{bits}", args, {"bits": bits}, f"{size}-{bits}")
+    for num_queries in (3, 40):
+        queries, codes = words(num_queries, 64, 5), words(3000, 64, 5)
+        yield Sample(f"ties-{num_queries}", (queries, codes, 1200), {"bits": 64}, "ties")
+        yield Sample(f"same-{num_queries}", (queries, queries[:1].expand(700, 1), 50), {"bits": 64}, "ties")
+        yield Sample(f"too_few-{num_queries}", (queries, codes[:9], 12), {"bits": 64}, "too_few")
+        yield Sample(f"no_codes-{num_queries}", (queries, codes[:0], 4), {"bits": 64}, "empty")
+    yield Sample("many_queries", (words(700, 64), words(90, 64), 7), {"bits": 64}, "many_queries")
+    yield Sample("no_queries", (words(0, 64), words(90, 64), 7), {"bits": 64}, "empty")
+
+
+def pack_samples(dtype: torch.dtype) -> Iterator[Sample]:
+    # 1,000 rows of 100 values are several tasks.
+    for rows, bits in ((5, 1), (5, 7), (4, 64), (7, 65), (3, 200), (1000, 100), (0, 5)):
+        codes = (torch.randn(rows, bits) * 2).round()
+        yield Sample(f"{rows}x{bits}", (codes.to(dtype),), {}, "special" if rows == 0 else f"{bits} bits")
+    if dtype.is_floating_point:
+        tiny, infinity = torch.finfo(dtype).smallest_normal, float("inf")
+        special = torch.tensor([[0.0, -0.0, tiny, -tiny, infinity, -infinity, float("nan")]], dtype=dtype)
+        yield Sample("special", (special,), {}, "special")
+
+
+def unpack_samples(dtype: torch.dtype) -> Iterator[Sample]:
+    for rows, bits in ((5, 1), (5, 7), (4, 64), (7, 65), (3, 200), (1000, 100), (0, 5)):
+        yield Sample(f"{rows}x{bits}", (words(rows, bits),), {"bits": bits}, f"{bits} bits")
+
+
+def raw_args(sample: Sample) -> tuple[Any, ...]:
+    return (*sample.args, *sample.kwargs.values())
+
+
+WORDS = torch.zeros(4, 2, dtype=torch.int64)
+EXACT = "integers are exact"
+
+HAMMING_TOPK = OpCase(
+    name="hamming_topk",
+    function=ops.hamming_topk,
+    reference=reference.hamming_topk,
+    oracle=hamming_topk_oracle,
+    samples=topk_samples,
+    raw_args=raw_args,
+    dtypes=(torch.int64,),
+    tolerance={torch.int64: (0.0, 0.0)},
+    reason=EXACT,
+    variants=frozenset(
+        {f"{size}-{bits}" for size in SIZES for bits in (BITS if "parts" not in size else (64, 130))}
+        | {"ties", "too_few", "empty", "many_queries"}
+    ),
+    errors=(
+        BadCall(TypeError, "queries: expected a tensor, got list", ([1], WORDS, 1), {"bits": 128}),
+        BadCall(TypeError, "codes: expected int64 .*got torch.float32", (WORDS, WORDS.float(), 1), {"bits": 128}),
+        BadCall(ValueError, r"queries: expected \[N, 1\] for 64 bits, got \[4, 2\]", (WORDS, WORDS, 1), {"bits": 64}),
+        BadCall(ValueError, r"codes: expected \[N, 2\] for 65 bits, got \[2\]", (WORDS, WORDS[0], 1), {"bits": 65}),
+        BadCall(ValueError, "codes: expected the device of queries", (WORDS, WORDS.to("meta"), 1), {"bits": 128}),
+        BadCall(ValueError, "k: expected at least 1.*got 0", (WORDS, WORDS, 0), {"bits": 128}),
+        BadCall(TypeError, "k: expected an int, got float", (WORDS, WORDS, 1.0), {"bits": 128}),
+        BadCall(ValueError, "bits: expected at least 1.*got 0", (WORDS, WORDS, 1), {"bits": 0}),
+        BadCall(TypeError, "bits: expected an int, got bool", (WORDS, WORDS, 1), {"bits": True}),
+    ),
+)
+
+PACK_CODES = OpCase(
+    name="pack_codes",
+    function=ops.pack_codes,
+    reference=reference.pack_codes,
+    oracle=pack_codes_oracle,
+    samples=pack_samples,
+    raw_args=raw_args,
+    dtypes=(torch.float32, *(dtype for dtype in NUMBERS if dtype != torch.float32)),
+    tolerance=dict.fromkeys(NUMBERS, (0.0, 0.0)),
+    reason=EXACT,
+    variants=frozenset({"1 bits", "7 bits", "64 bits", "65 bits", "200 bits", "100 bits", "special"}),
+    errors=(
+        BadCall(TypeError, "codes: expected a tensor, got list", ([True],)),
+        BadCall(TypeError, "codes: expected bool.*got torch.complex64", (torch.zeros(2, 2, dtype=torch.complex64),)),
+        BadCall(ValueError, r"codes: expected \[N, K\] with K >= 1, got \[3\]", (torch.zeros(3),)),
+        BadCall(ValueError, r"codes: expected \[N, K\] with K >= 1, got \[3, 0\]", (torch.zeros(3, 0),)),
+    ),
+)
+
+UNPACK_CODES = OpCase(
+    name="unpack_codes",
+    function=ops.unpack_codes,
+    reference=reference.unpack_codes,
+    oracle=unpack_codes_oracle,
+    samples=unpack_samples,
+    raw_args=raw_args,
+    dtypes=(torch.int64,),
+    tolerance={torch.int64: (0.0, 0.0)},
+    reason=EXACT,
+    variants=frozenset({"1 bits", "7 bits", "64 bits", "65 bits", "200 bits", "100 bits", "5 bits"}),
+    errors=(
+        BadCall(TypeError, "packed: expected int64 .*got torch.bool", (WORDS.bool(),), {"bits": 128}),
+        BadCall(ValueError, r"packed: expected \[N, 1\] for 9 bits, got \[4, 2\]", (WORDS,), {"bits": 9}),
+        BadCall(ValueError, "bits: expected at least 1.*got -3", (WORDS,), {"bits": -3}),
+    ),
+)

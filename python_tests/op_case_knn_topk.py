@@ -1,0 +1,107 @@
+"""The contract row of knn_topk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from op_case import FLOATING, BadCall, OpCase, Sample
+from oracles.knn_topk import knn_topk_oracle
+
+from mdprop_ext import ops
+from mdprop_ext.ops.knn_topk import METRICS
+from mdprop_ext.reference.knn_topk import knn_topk
+
+# Queries, points, dimension, k. At most two queries are measured directly; few queries and many points are cut into
+# ranges of points; otherwise points pass in blocks (several in the last shapes, of more than 4 MB). Query panels hold 6
+# or 12 rows and point tiles 4 to 32, so odd numbers leave tails everywhere. A k near N fills the candidate lists.
+SHAPES = {
+    "direct": (2, 203, 17, 5),
+    "direct_ranges": (1, 33000, 3, 4),
+    "ranges": (3, 33000, 5, 3),
+    "blocks": (50, 301, 64, 7),
+    "nearest": (37, 260, 3, 1),
+    "all_points": (5, 40, 8, 40),
+    "too_few_points": (5, 9, 1, 12),
+    "large": (14, 10007, 130, 10),
+}
+
+
+def samples(dtype: torch.dtype) -> Iterator[Sample]:
+    for name, (num_queries, num_points, dim, k) in SHAPES.items():
+        # The dtype's own noise, at float64's resolution or its own: ties between rounded rows are broken by index.
+        queries, points = torch.randn(num_queries, dim).to(dtype), torch.randn(num_points, dim).to(dtype)
+        for metric in METRICS if name != "large" else ("sqeuclidean", "cosine"):
+            if name == "large" and dtype not in (torch.float32, torch.float64):
+                continue
+            yield Sample(f"{name}-{metric}", (queries, points, k), {"metric": metric}, f"{name}")
+    # Small integers: distances are exact in any order, with ties everywhere.
+    ties = (torch.randint(-1, 2, (20, 4)).to(dtype), torch.randint(-1, 2, (300, 4)).to(dtype), 50)
+    equal = (torch.ones(4, 6, dtype=dtype), torch.ones(400, 6, dtype=dtype), 30)
+    far = ((torch.randn(9, 6) + 100).to(dtype), (torch.randn(200, 6) + 100).to(dtype), 4)
+    for metric in ("sqeuclidean", "euclidean", "dot"):
+        yield Sample(f"ties-{metric}", ties, {"metric": metric}, "ties")
+        yield Sample(f"equal-{metric}", equal, {"metric": metric}, "ties")
+        yield Sample(f"far-{metric}", far, {"metric": metric}, "far")
+    special = torch.randn(90, 5).to(dtype)
+    special[::4, 2], special[1::4, 0], special[2::9] = torch.nan, torch.inf, 0.0
+    for metric in METRICS:
+        yield Sample(f"special-{metric}", (special[:12], special, 80), {"metric": metric}, "special")
+        yield Sample(f"no_queries-{metric}", (special[:0], special, 3), {"metric": metric}, "empty")
+        yield Sample(f"no_points-{metric}", (special, special[:0], 3), {"metric": metric}, "empty")
+        yield Sample(f"no_features-{metric}", (special[:, :0], special[:, :0], 3), {"metric": metric}, "empty")
+
+
+def raw_args(sample: Sample) -> tuple[Any, ...]:
+    return (*sample.args, sample.kwargs["metric"])
+
+
+def gradcheck_samples() -> Iterator[Sample]:
+    for metric in METRICS:
+        for k in (3, 7):
+            args = (torch.randn(4, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64), k)
+            yield Sample(f"gradcheck-{metric}-{k}", args, {"metric": metric})
+
+
+X = torch.zeros(4, 3)
+OPTIONS = {"metric": "dot"}
+
+KNN_TOPK = OpCase(
+    name="knn_topk",
+    function=ops.knn_topk,
+    reference=knn_topk,
+    oracle=knn_topk_oracle,
+    samples=samples,
+    raw_args=raw_args,
+    dtypes=FLOATING,
+    tolerance={
+        torch.float32: (1.2e-7, 1e-15),
+        torch.float64: (1e-13, 1e-14),
+        torch.bfloat16: (1.2e-7, 1e-15),
+        torch.float16: (1.2e-7, 1e-15),
+    },
+    reason="the order of float64 additions, seen in the last bit of float32 at most; indices must be equal",
+    variants=frozenset({*SHAPES, "ties", "far", "special", "empty"}),
+    differentiable=(0, 1),
+    gradcheck_samples=gradcheck_samples,
+    errors=(
+        BadCall(TypeError, "queries: expected a tensor, got list", ([1.0], X, 1), OPTIONS),
+        BadCall(TypeError, "points: expected float32.*got torch.int64", (X, X.long(), 1), OPTIONS),
+        BadCall(ValueError, r"queries: expected two dimensions, got \[3\]", (X[0], X, 1), OPTIONS),
+        BadCall(ValueError, r"points: expected two dimensions, got \[1, 4, 3\]", (X, X[None], 1), OPTIONS),
+        BadCall(
+            ValueError, r"points: expected \[N, D\] with D = 3 of queries, got \[4, 2\]", (X, X[:, :2], 1), OPTIONS
+        ),
+        BadCall(
+            TypeError,
+            "points: expected the dtype of queries, torch.float32, got torch.float64",
+            (X, X.double(), 1),
+            OPTIONS,
+        ),
+        BadCall(ValueError, "points: expected the device of queries, cpu, got meta", (X, X.to("meta"), 1), OPTIONS),
+        BadCall(ValueError, "k: expected at least 1, got 0", (X, X, 0), OPTIONS),
+        BadCall(TypeError, "k: expected an int, got float", (X, X, 1.0), OPTIONS),
+        BadCall(ValueError, "metric: expected one of .*got 'l3'", (X, X, 1), {"metric": "l3"}),
+    ),
+)

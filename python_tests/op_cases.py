@@ -1,0 +1,6 @@
+"""One row a public op; the contract test runs every row."""
+
+from op_case_multi_batch_norm import MULTI_BATCH_NORM
+from op_case_pgd_step import PGD_STEP
+
+OP_CASES = (MULTI_BATCH_NORM, PGD_STEP)
