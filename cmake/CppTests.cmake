@@ -2,7 +2,7 @@
 # and once with one thread.
 
 if(MDPROP_SANITIZE)
-  set(sanitizer_flags -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+  set(sanitizer_flags -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g1)
 endif()
 
 enable_testing()

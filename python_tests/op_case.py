@@ -67,6 +67,7 @@ class OpCase:
     differentiable: tuple[int, ...] = ()
     gradcheck_samples: Callable[[], Iterable[Sample]] = tuple
     keeps_channels_last: bool = False
+    twice_differentiable: bool = False
 
     @property
     def raw(self) -> Any:

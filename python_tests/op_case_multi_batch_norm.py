@@ -59,7 +59,9 @@ def samples(dtype: torch.dtype) -> Iterator[Sample]:
                 continue
             for training in (True, False):
                 options = {"branch": branch, "training": training, "activation": "relu" if number % 2 else None}
-                yield Sample(f"{name}-{kind}-{training}", (batch(name, dtype), *tables(3, shape[1], dtype)), options, name)
+                yield Sample(
+                    f"{name}-{kind}-{training}", (batch(name, dtype), *tables(3, shape[1], dtype)), options, name
+                )
     x = batch("planes_gathered", dtype)
     weight, bias, mean, var = tables(3, 5, dtype)
     routed = {"branch": torch.tensor([2, 0, 2, 0, 1, 1, 0, 2, 0])}
@@ -82,7 +84,9 @@ def gradcheck_samples() -> Iterator[Sample]:
         for training in (True, False):
             for activation in (None, "relu"):
                 options = {"branch": [2, 0, shape[0] - 2], "training": training, "activation": activation}
-                yield Sample("gradcheck", (torch.randn(shape, dtype=torch.float64), *tables(3, shape[1], torch.float64)), options)
+                yield Sample(
+                    "gradcheck", (torch.randn(shape, dtype=torch.float64), *tables(3, shape[1], torch.float64)), options
+                )
 
 
 X = torch.zeros(4, 3, 2, 2)
@@ -108,6 +112,7 @@ MULTI_BATCH_NORM = OpCase(
     differentiable=(0, 1, 2),
     gradcheck_samples=gradcheck_samples,
     keeps_channels_last=True,
+    twice_differentiable=True,
     errors=(
         BadCall(TypeError, "x: expected a tensor, got list", ([1.0], *TABLES)),
         BadCall(TypeError, "x: expected float32.*got torch.int64", (X.long(), *TABLES)),
@@ -118,17 +123,24 @@ MULTI_BATCH_NORM = OpCase(
         BadCall(ValueError, r"branch: sizes must be >= 0 and add up to N = 4", (X, *TABLES), {"branch": [1, 2]}),
         BadCall(ValueError, r"branch: expected 2 sizes.*got 3", (X, *TABLES), {"branch": [1, 1, 2]}),
         BadCall(
-            ValueError, r"branch: ids must be in \[0, 2\), got 0 to 2", (X, *TABLES), {"branch": torch.tensor([0, 1, 2, 0])}
+            ValueError,
+            r"branch: ids must be in \[0, 2\), got 0 to 2",
+            (X, *TABLES),
+            {"branch": torch.tensor([0, 1, 2, 0])},
         ),
         BadCall(TypeError, "branch: expected ids.*int64.*got torch.float32", (X, *TABLES), {"branch": torch.zeros(4)}),
         BadCall(TypeError, "branch: expected a sequence of ints", (X, *TABLES), {"branch": [1.5, 2.5]}),
         BadCall(
-            ValueError, "branch: ids .* need weight or running", (X, *[None] * 4),
+            ValueError,
+            "branch: ids .* need weight or running",
+            (X, *[None] * 4),
             {"branch": torch.tensor([0, 1, 1, 0]), "training": True},
         ),
         BadCall(
-            ValueError, "x: expected more than one value a channel in every branch when training",
-            (X[:, :, 0, 0], *TABLES), {"branch": [1, 3], "training": True},
+            ValueError,
+            "x: expected more than one value a channel in every branch when training",
+            (X[:, :, 0, 0], *TABLES),
+            {"branch": [1, 3], "training": True},
         ),
         BadCall(ValueError, "activation: expected None or one of", (X, *TABLES), {"activation": "gelu"}),
         BadCall(ValueError, "momentum: expected a number", (X, *TABLES), {"training": True, "momentum": None}),

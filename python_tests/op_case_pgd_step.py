@@ -14,7 +14,13 @@ from mdprop_ext.ops._check import compute_dtype
 from mdprop_ext.reference.pgd_step import pgd_step
 
 # Below, around and above the kernel's tile of 1,024 values and its task of 8 tiles; one sample; more than 4 MB.
-SHAPES = {"scalar_tail": (7, 3), "tile": (3, 4, 16, 17), "tasks": (2, 3, 70, 50), "one": (1, 3, 64, 65), "large": (8, 3, 224, 224)}
+SHAPES = {
+    "scalar_tail": (7, 3),
+    "tile": (3, 4, 16, 17),
+    "tasks": (2, 3, 70, 50),
+    "one": (1, 3, 64, 65),
+    "large": (8, 3, 224, 224),
+}
 
 
 def points(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
@@ -34,18 +40,32 @@ def samples(dtype: torch.dtype) -> Iterator[Sample]:
             yield Sample(f"{name}-{norm}", args, numbers, f"{norm}-{name}")
             if name == "large":
                 continue
-            tensors = {"norm": norm, "step": torch.rand(shape[0]) * 0.1 * size, "radius": torch.rand(shape[0]) * 0.05 * size}
+            tensors = {
+                "norm": norm,
+                "step": torch.rand(shape[0]) * 0.1 * size,
+                "radius": torch.rand(shape[0]) * 0.05 * size,
+            }
             yield Sample(f"{name}-{norm}-per_sample", args, tensors, f"{norm}-per_sample")
             channels = [1, shape[1]] + [1] * (len(shape) - 2)
-            bounds = {"lower": -torch.rand(channels), "upper": torch.tensor(0.9), "norm": norm, "step": -0.02, "radius": 0.3}
+            bounds = {
+                "lower": -torch.rand(channels),
+                "upper": torch.tensor(0.9),
+                "norm": norm,
+                "step": -0.02,
+                "radius": 0.3,
+            }
             yield Sample(f"{name}-{norm}-bounds", args, bounds, f"{norm}-bounds")
     x, grad, origin = points((4, 3, 8, 6), dtype)
     rows = [t.contiguous(memory_format=torch.channels_last) for t in (x, grad, origin)]
     for norm in ("linf", "l2"):
         yield Sample(f"channels_last-{norm}", tuple(rows), {"norm": norm, "step": 0.3, "radius": 0.25}, f"{norm}-rows")
-        yield Sample(f"zero_gradient-{norm}", (x, 0 * grad, origin), {"norm": norm, "step": 1.0, "radius": 0.5}, f"{norm}-zero")
+        yield Sample(
+            f"zero_gradient-{norm}", (x, 0 * grad, origin), {"norm": norm, "step": 1.0, "radius": 0.5}, f"{norm}-zero"
+        )
         yield Sample(f"no_radius-{norm}", (x, grad, origin), {"norm": norm, "step": 1.0, "radius": 0.0}, f"{norm}-zero")
-        yield Sample(f"empty-{norm}", (x[:0], grad[:0], origin[:0]), {"norm": norm, "step": 1.0, "radius": 0.5}, "empty")
+        yield Sample(
+            f"empty-{norm}", (x[:0], grad[:0], origin[:0]), {"norm": norm, "step": 1.0, "radius": 0.5}, "empty"
+        )
 
 
 def raw_args(sample: Sample) -> tuple[Any, ...]:
@@ -81,7 +101,8 @@ PGD_STEP = OpCase(
     },
     reason="roundings of fp32, then one step of the storage type towards the origin instead of the nearest value",
     variants=frozenset(
-        {f"{norm}-{kind}" for norm in ("linf", "l2") for kind in (*SHAPES, "per_sample", "bounds", "rows", "zero")} | {"empty"}
+        {f"{norm}-{kind}" for norm in ("linf", "l2") for kind in (*SHAPES, "per_sample", "bounds", "rows", "zero")}
+        | {"empty"}
     ),
     keeps_channels_last=True,
     errors=(
@@ -90,9 +111,16 @@ PGD_STEP = OpCase(
         BadCall(ValueError, r"grad: expected the shape of x, \[4, 3\], got \[4, 2\]", (X, X[:, :2], X), OPTIONS),
         BadCall(TypeError, "origin: expected the dtype of x", (X, X, X.double()), OPTIONS),
         BadCall(ValueError, "norm: expected one of .*got 'l7'", (X, X, X), {**OPTIONS, "norm": "l7"}),
-        BadCall(ValueError, r"step: expected a number or \[N\] with N = 4, got \[3\]", (X, X, X), {**OPTIONS, "step": X[0]}),
+        BadCall(
+            ValueError, r"step: expected a number or \[N\] with N = 4, got \[3\]", (X, X, X), {**OPTIONS, "step": X[0]}
+        ),
         BadCall(ValueError, "radius: expected a number >= 0, got -0.1", (X, X, X), {**OPTIONS, "radius": -0.1}),
-        BadCall(ValueError, "lower: expected a number or a tensor that broadcasts", (X, X, X), {**OPTIONS, "lower": X[:, :2]}),
+        BadCall(
+            ValueError,
+            "lower: expected a number or a tensor that broadcasts",
+            (X, X, X),
+            {**OPTIONS, "lower": X[:, :2]},
+        ),
         BadCall(ValueError, "lower: expected at most upper", (X, X, X), {**OPTIONS, "lower": 2.0}),
     ),
 )

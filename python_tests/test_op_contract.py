@@ -41,6 +41,34 @@ def raw(case: OpCase, sample: Sample) -> tuple[Tensor, ...]:
     return result if isinstance(result, tuple) else (result,)
 
 
+def first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return result[0] if isinstance(result, tuple) else result
+
+
+def with_gradients(case: OpCase, sample: Sample) -> Sample:
+    """A copy of the sample whose differentiable arguments require a gradient."""
+    copy = sample.map(torch.clone)
+    for i in case.differentiable:
+        if copy.args[i] is not None:
+            copy.args[i].requires_grad_()
+    return copy
+
+
+def public_door(case: OpCase, sample: Sample):
+    """The public function of the sample's positional arguments: its first result."""
+
+    def function(*args):
+        copied = [a.clone() if i in case.mutates else a for i, a in enumerate(args)]
+        return first(case.function(*copied, **sample.kwargs))
+
+    return function
+
+
+def raw_door(case: OpCase, sample: Sample):
+    """The op as torch sees it, of the sample's positional arguments: its first result."""
+    return lambda *args: first(case.raw(*case.raw_args(Sample("raw", args, sample.kwargs))))
+
+
 def small(case: OpCase, dtype: torch.dtype) -> list[Sample]:
     """One sample a variant: enough where the values do not matter."""
     chosen = {sample.variant: sample for sample in case.samples(dtype)}
@@ -102,41 +130,23 @@ def test_same_bits_on_every_run_and_number_of_threads(case, dtype):
 
 
 @pytest.mark.parametrize("case", DIFFERENTIABLE)
-def test_gradients_through_both_doors(case):
+@pytest.mark.parametrize("door", [public_door, raw_door])
+def test_gradients_through_both_doors(case, door):
     for sample in case.gradcheck_samples():
-        inputs = tuple(
-            a.clone().requires_grad_() if i in case.differentiable and a is not None else a
-            for i, a in enumerate(sample.args)
-        )
-
-        def function(*args):
-            result = case.function(*(a.clone() if i in case.mutates else a for i, a in enumerate(args)), **sample.kwargs)
-            return result[0] if isinstance(result, tuple) else result
-
-        def raw_op(*args):
-            result = case.raw(*case.raw_args(Sample("raw", args, sample.kwargs)))
-            return result[0] if isinstance(result, tuple) else result
-
-        assert gradcheck(function, inputs)
-        assert gradcheck(raw_op, inputs)
+        assert gradcheck(door(case, sample), with_gradients(case, sample).args)
 
 
 @pytest.mark.parametrize("case", DIFFERENTIABLE)
 def test_second_derivative_is_right_or_refused(case):
     for sample in list(case.gradcheck_samples())[:4]:
-        inputs = [a.clone().requires_grad_() if i in case.differentiable and a is not None else a for i, a in enumerate(sample.args)]
-
-        def raw_op(*args):
-            result = case.raw(*case.raw_args(Sample("raw", args, sample.kwargs)))
-            return result[0] if isinstance(result, tuple) else result
-
-        if case.name == "multi_batch_norm":
-            assert gradgradcheck(raw_op, inputs)
-        else:
-            wanted = [inputs[i] for i in case.differentiable]
-            (gradient, *_) = torch.autograd.grad(raw_op(*inputs).square().sum(), wanted, create_graph=True)
-            with pytest.raises(RuntimeError, match=case.name):
-                gradient.sum().backward()
+        inputs, function = with_gradients(case, sample).args, raw_door(case, sample)
+        if case.twice_differentiable:
+            assert gradgradcheck(function, inputs)
+            continue
+        wanted = [inputs[i] for i in case.differentiable]
+        gradient = torch.autograd.grad(function(*inputs).square().sum(), wanted, create_graph=True)[0]
+        with pytest.raises(RuntimeError, match=case.name):
+            gradient.sum().backward()
 
 
 @pytest.mark.parametrize("case", DIFFERENTIABLE)
@@ -148,10 +158,9 @@ def test_backward_accepts_expanded_and_strided_gradients(case):
             lambda y: torch.ones((), dtype=y.dtype).expand(y.shape),
             lambda y: torch.ones(*y.shape, 2, dtype=y.dtype)[..., 0],
         ):
-            copy = sample.map(torch.clone)
-            wanted = [copy.args[i].requires_grad_() for i in case.differentiable if copy.args[i] is not None]
-            y = case.raw(*case.raw_args(copy))
-            y = y[0] if isinstance(y, tuple) else y
+            copy = with_gradients(case, sample)
+            wanted = [copy.args[i] for i in case.differentiable if copy.args[i] is not None]
+            y = first(case.raw(*case.raw_args(copy)))
             results.append(torch.autograd.grad(y, wanted, shape_gradient(y)))
         assert_same_bits(results[1], results[0], "expanded")
         assert_same_bits(results[2], results[0], "strided")
@@ -171,11 +180,7 @@ def test_results_carry_no_gradient(case):
 @pytest.mark.parametrize(("case", "dtype"), FIRST)
 def test_opcheck(case, dtype):
     for sample in small(case, dtype)[:6]:
-        with_gradient = sample.map(torch.clone)
-        for i in case.differentiable:
-            if with_gradient.args[i] is not None:
-                with_gradient.args[i].requires_grad_()
-        torch.library.opcheck(case.raw, case.raw_args(with_gradient))
+        torch.library.opcheck(case.raw, case.raw_args(with_gradients(case, sample)))
 
 
 @pytest.mark.parametrize(("case", "dtype"), FIRST)

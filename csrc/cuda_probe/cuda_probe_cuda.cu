@@ -1,5 +1,6 @@
-#include "common/cuda_utils.cuh"
 #include "cuda_probe/cuda_probe.h"
+
+#include "common/cuda_utils.cuh"
 
 namespace mdprop {
 namespace {

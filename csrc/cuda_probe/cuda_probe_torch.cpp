@@ -1,6 +1,7 @@
+#include "cuda_probe/cuda_probe.h"
+
 #include "common/cuda_stream.h"
 #include "common/torch_stable.h"
-#include "cuda_probe/cuda_probe.h"
 
 namespace mdprop {
 namespace {

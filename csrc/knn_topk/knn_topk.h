@@ -1,17 +1,18 @@
 // Exact nearest neighbours of dense vectors, and their gradient.
 //
 // knn_topk: for every query the k points with the smallest (distance, index) pairs, in increasing order. A distance is
-// computed in fp64 from the given inputs by the direct formula, sums in a fixed order (knn_topk_math.h), and rounded once
-// to acc_t<T>:
+// computed in fp64 from the given inputs by the direct formula, sums in a fixed order (knn_topk_math.h), and rounded
+// once to acc_t<T>:
 //   kSquaredEuclidean  sum (q - x)^2               kEuclidean  its square root
 //   kCosine            1 - <q, x> / (|q| |x|) in [0, 2], 1 where a norm is 0
 //   kDot               -<q, x>
-// -0 is +0. NaN comes after infinity; the lower index wins a tie; with fewer than k points the rest is index kNoNeighbour
-// at distance infinity. The bits of the result are equal for every thread count and instruction set.
-// Cost: Q * N * D multiply-adds in acc_t<T>, and about k distances in fp64 a query; O(k) memory a query in flight.
+// -0 is +0. NaN comes after infinity; the lower index wins a tie; with fewer than k points the rest is index
+// kNoNeighbour at distance infinity. The bits of the result are equal for every thread count and instruction set. Cost:
+// Q * N * D multiply-adds in acc_t<T>, and about k distances in fp64 a query; O(k) memory a query in flight.
 //
 // knn_topk_backward: gradients of sum(grad * distances) for the neighbours found, summed in fp64 in the order of the
-// pairs (query, rank) without atomics. The euclidean distance has gradient 0 at 0, the cosine distance at a zero vector.
+// pairs (query, rank) without atomics. The euclidean distance has gradient 0 at 0, the cosine distance at a zero
+// vector.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
-// Gradient of knn_topk on the CPU. A pair's gradient is a combination of its two rows, so pairs first get their weights;
-// then each query sums over its neighbours and each point over the queries that found it, both in the order of the pairs.
+// Gradient of knn_topk on the CPU. A pair's gradient is a combination of its two rows, so pairs first get their
+// weights; then each query sums over its neighbours and each point over the queries that found it, both in the order of
+// the pairs.
 #include <cmath>
 
 #include "common/parallel.h"
@@ -10,8 +11,8 @@
 namespace mdprop::MDPROP_ISA {
 namespace {
 
-// grad * d(distance)/d(query) = across * (point - shift * query) + query_own * query, and the same for the point with the
-// rows exchanged; shift is 1 for the euclidean metrics, so that near rows do not cancel, else 0.
+// grad * d(distance)/d(query) = across * (point - shift * query) + query_own * query, and the same for the point with
+// the rows exchanged; shift is 1 for the euclidean metrics, so that near rows do not cancel, else 0.
 struct PairWeights {
   double across, query_own, point_own;
 };

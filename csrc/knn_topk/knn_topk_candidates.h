@@ -51,7 +51,7 @@ struct CandidateList {
   A* lower;        // [capacity] the filter's a(x), in increasing order of index
   int32_t* index;  // [capacity]
   int64_t size;
-  A threshold;     // x with a(x) > threshold is excluded; infinite until k candidates with a finite bound came
+  A threshold;  // x with a(x) > threshold is excluded; infinite until k candidates with a finite bound came
 };
 
 // Shrinks lists; holds the scratch for it, so each thread needs its own.

@@ -1,47 +1,12 @@
-// knn_topk on the CPU: a filter with a proven rounding bound discards nearly all points at the speed of a matrix product;
-// fp64 distances of the few that remain decide. Scores are compared in registers and never stored.
-#include "knn_topk/knn_topk.h"
-
+// knn_topk on the CPU: a filter with a proven rounding bound discards nearly all points at the speed of a matrix
+// product; fp64 distances of the few that remain decide. Scores are compared in registers and never stored.
 #include "common/parallel.h"
+#include "knn_topk/knn_topk.h"
 #include "knn_topk/knn_topk_filter.h"
+#include "knn_topk/knn_topk_plan.h"
 
 namespace mdprop::MDPROP_ISA {
 namespace {
-
-inline int64_t at_most(int64_t value, int64_t limit) { return value < limit ? value : limit; }
-inline int64_t at_least(int64_t value, int64_t limit) { return value > limit ? value : limit; }
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-constexpr int64_t kTaskSteps = 1 << 17;          // multiply-adds worth a thread
-constexpr int64_t kListBytes = int64_t{1} << 26;  // memory for candidate lists
-constexpr int64_t kBlockValues = 1 << 18;        // packed values in flight: they stay in the second-level cache
-
-// How the work is cut; depends on the shapes alone.
-template <typename A>
-struct Plan {
-  explicit Plan(int64_t num_queries, int64_t num_points, int64_t dim, int64_t wanted) {
-    using B = Block<A>;
-    k = at_most(wanted, num_points);
-    // Twice k, so that each pruning frees as many places as it keeps; a tile more, so that one always fits.
-    capacity = at_most(2 * k + 128, num_points) + B::kPoints;
-    tiles = divide_up(num_points, B::kPoints);
-    // Few queries: ranges of points in parallel, each with candidates of its own. Otherwise all threads pack a block of
-    // points and then share it.
-    const int64_t smallest_range = at_least(8192, 16 * capacity);
-    direct = num_queries <= kDirectQueries || dim > FilterBound<A>::kMaxFilterDim;
-    ranges = num_queries <= kFewQueries ? at_least(at_most(num_points / smallest_range, 64), 1) : 1;
-    block_tiles = at_most(at_least(kBlockValues / (at_least(dim, 16) * B::kPoints), 4), at_least(tiles, 1));
-    const int64_t list_bytes = ranges * capacity * static_cast<int64_t>(sizeof(A) + sizeof(int32_t));
-    const int64_t fitting = at_most(kListBytes / list_bytes, 16384) / B::kRows;
-    panels = at_most(at_least(fitting, 1), divide_up(num_queries, B::kRows));
-  }
-
-  static constexpr int64_t kFewQueries = 96;
-  // Packing a point for the filter costs as much as two or three exact distances.
-  static constexpr int64_t kDirectQueries = 2;
-  bool direct;
-  int64_t k, capacity, tiles, ranges, block_tiles, panels;
-};
 
 template <typename T>
 class Search {
@@ -79,9 +44,7 @@ class Search {
 
  private:
   // Queries of panel p, of which those beyond the last are zero and take no candidates.
-  int64_t rows(int64_t panel) const {
-    return at_most(B::kRows, args_.num_queries - first_query_ - panel * B::kRows);
-  }
+  int64_t rows(int64_t panel) const { return at_most(B::kRows, args_.num_queries - first_query_ - panel * B::kRows); }
 
   void pack_queries() {
     parallel_for(num_panels_, divide_up(kTaskSteps, 8 * B::kRows * (args_.dim + 1)), [&](int64_t begin, int64_t end) {
@@ -116,8 +79,7 @@ class Search {
         continue;
       }
       const FilterBound<A>& bound = transform_.bound();
-      const double square =
-          transform_.apply(args_.points + point * args_.dim, args_.metric == KnnMetric::kCosine, row);
+      const double square = transform_.apply(args_.points + point * args_.dim, args_.metric == KnnMetric::kCosine, row);
       const A reach = static_cast<A>(bound.usable(square) ? bound.reach(square) : NAN);
       bias[j] = bound.usable(square) ? static_cast<A>(bound.bias(square)) : reach;
       width_[point] = 2 * reach;
@@ -205,8 +167,9 @@ class Search {
     }
   }
 
-  [[gnu::noinline]] void collect(int64_t slot, int64_t panel, int64_t first_point, const A (&scores)[B::kRows][B::kPoints],
-                                 const uint32_t (&bits)[B::kRows], Pruner<T>& pruner) {
+  [[gnu::noinline]] void collect(int64_t slot, int64_t panel, int64_t first_point,
+                                 const A (&scores)[B::kRows][B::kPoints], const uint32_t (&bits)[B::kRows],
+                                 Pruner<T>& pruner) {
     const int64_t points = at_most(B::kPoints, args_.num_points - first_point);
     const uint32_t real = points == 32 ? ~0u : (1u << points) - 1;
     const int64_t last_row = rows(panel);
@@ -272,14 +235,14 @@ class Search {
   const KnnTopkArgs<T>& args_;
   const Plan<A> plan_;
   RowTransform<T> transform_;
-  Scratch<A> width_;            // [N] 2 reach of each point
-  Scratch<A> panels_;           // [panels, D, kRows] negated queries
-  Scratch<double> squares_;     // [panels * kRows] squared norms of the transformed queries
-  Scratch<A> allowances_;       // [panels * kRows]
-  Scratch<A> thresholds_;       // [ranges, panels * kRows]
-  Scratch<int64_t> sizes_;      // [ranges, panels * kRows]
-  Scratch<A> lower_;            // [ranges, panels * kRows, capacity]
-  Scratch<int32_t> index_;      // [ranges, panels * kRows, capacity]
+  Scratch<A> width_;         // [N] 2 reach of each point
+  Scratch<A> panels_;        // [panels, D, kRows] negated queries
+  Scratch<double> squares_;  // [panels * kRows] squared norms of the transformed queries
+  Scratch<A> allowances_;    // [panels * kRows]
+  Scratch<A> thresholds_;    // [ranges, panels * kRows]
+  Scratch<int64_t> sizes_;   // [ranges, panels * kRows]
+  Scratch<A> lower_;         // [ranges, panels * kRows, capacity]
+  Scratch<int32_t> index_;   // [ranges, panels * kRows, capacity]
   int64_t first_query_ = 0, num_panels_ = 0;
 };
 

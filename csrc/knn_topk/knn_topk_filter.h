@@ -9,8 +9,8 @@
 
 MDPROP_ISA_BEGIN
 
-// A panel of kRows queries meets a tile of kPoints points: kRows * kVectors sums stay in registers, beside one vector of
-// each kind of operand.
+// A panel of kRows queries meets a tile of kPoints points: kRows * kVectors sums stay in registers, beside one vector
+// of each kind of operand.
 template <typename A>
 struct Block {
   static constexpr int kRows = Simd<A>::kRegisters == 32 ? 12 : 6;
@@ -76,10 +76,10 @@ class RowTransform {
 
 // sums[r][v] = bias + panel[., r] . tile[., v]; panels hold negated queries.
 template <typename A>
-[[gnu::always_inline]] inline void multiply_tile(const A* MDPROP_RESTRICT panel /* [D, kRows] */,
-                                                 const A* MDPROP_RESTRICT tile /* [D, kPoints] */,
-                                                 const A* MDPROP_RESTRICT bias /* [kPoints] */, int64_t dim,
-                                                 typename Simd<A>::Vector (&sums)[Block<A>::kRows][Block<A>::kVectors]) {
+[[gnu::always_inline]] inline void multiply_tile(
+    const A* MDPROP_RESTRICT panel /* [D, kRows] */, const A* MDPROP_RESTRICT tile /* [D, kPoints] */,
+    const A* MDPROP_RESTRICT bias /* [kPoints] */, int64_t dim,
+    typename Simd<A>::Vector (&sums)[Block<A>::kRows][Block<A>::kVectors]) {
   using S = Simd<A>;
   using B = Block<A>;
   for (int r = 0; r < B::kRows; ++r) {
@@ -98,8 +98,9 @@ template <typename A>
 
 // One bit a point for each row of the panel: set where the point stays a candidate. Returns whether any is.
 template <typename A>
-[[gnu::always_inline]] inline bool compare_tile(const typename Simd<A>::Vector (&sums)[Block<A>::kRows][Block<A>::kVectors],
-                                                const A* thresholds, uint32_t (&bits)[Block<A>::kRows]) {
+[[gnu::always_inline]] inline bool compare_tile(
+    const typename Simd<A>::Vector (&sums)[Block<A>::kRows][Block<A>::kVectors], const A* thresholds,
+    uint32_t (&bits)[Block<A>::kRows]) {
   using S = Simd<A>;
   uint32_t any = 0;
 #pragma GCC unroll 16

@@ -39,7 +39,8 @@ inline void load_lanes(const T* from, SumLanes* lanes) {
   *lanes = __builtin_convertvector(values, SumLanes);
 }
 
-// Adds term(a[i], b[i]) to lane i % 8 for every i, then the lanes. Zeros fill the last lanes: terms of two zeros must be 0.
+// Adds term(a[i], b[i]) to lane i % 8 for every i, then the lanes. Zeros fill the last lanes: terms of two zeros must
+// be 0.
 template <typename T, typename Term>
 inline double sum_terms(const T* a, const T* b, int64_t dim, const Term& term) {
   SumLanes sum = {}, x, y;
@@ -99,24 +100,30 @@ inline acc_t<T> round_distance(double distance) {
 //   euclidean  s = |X|^2 / 2 - <P, X>, with X = x - c, P = q - c for a centre c near the points: d^2 = |P|^2 + 2 s
 //   cosine     s = -<q/|q|, x/|x|>:                                                             d = 1 + s
 //   dot        s = -<q/|q|, x>:                                                                 d = |q| s
-// The kernel computes a = bias(x) - sum p_i x_i, where bias(x) = [|X|^2 / 2] - reach(x), reach(x) = g m(x) + eta, and m(x) is
-// |X|^2, 1 and |x| respectively.
+// The kernel computes a = bias(x) - sum p_i x_i, where bias(x) = [|X|^2 / 2] - reach(x), reach(x) = g m(x) + eta, and
+// m(x) is |X|^2, 1 and |x| respectively.
 //
 // Claim: with g = (2 D + 64) u and eta = (4 D + 16) times the smallest normal number, if
 //   a(x) > a(y) + 2 reach(y) + allowance(q),  allowance = 2 (g |P|^2 + eta), 2 eta, 2 eta (1 + 1 / |q|) respectively,
 // then the rounded distance of y is strictly smaller than that of x. So k such y exclude x, whatever its index.
 //
-// Why. The chain of D multiply-adds, fused or not, errs by at most (D + 1) u (|bias| + sum |p_i x_i|) to first order. For
-// the euclidean metrics, centring and |X|^2 are correct to 2u and (D / 8 + 8) u relative, and |P| |X| <= (|P|^2 + |X|^2) / 2, so
-// |a - (s - reach)| <= (1.5 D + 8) u |X|^2 + (0.5 D + 3) u |P|^2. The fp64 formula errs in s by (D / 8 + 8) u d^2 at most (u
-// covers fp64's own roundoff), and distances round to distinct numbers once squares differ by 4u d^2, scores by 2u d^2, where
-// d^2 <= 2 |P|^2 + 2 |X|^2: together (D / 4 + 20) u (|P|^2 + |X|^2). Comparing adds 3u |s|. The sum, (1.75 D + 34) u |X|^2 +
-// (0.75 D + 26) u |P|^2, is below g (|X|^2 + |P|^2) with room for the terms in u^2 while D u <= 2^-6 (kMaxFilterDim).
-// Cosine and dot have unit queries: normalising errs by (D / 16 + 8) u a side, the chain by (D + 2) u m, the fp64 formula by
-// (D / 4 + 14) u m, distinct rounding needs 4u m: again below g m. Clipping to [0, 2], where the real cosine distance lies,
-// cannot increase an error. eta covers underflow, also where subnormals are flushed; 1 / |q| scales it back for the dot.
-// Overflow cannot occur, as rows whose squared norm is outside [kSmallestSquare, kLargestSquare], save exact zeros, are never
-// excluded (NaN bias; infinite allowance), and neither is any row with a NaN or an infinity.
+// Why. The chain of D multiply-adds, fused or not, errs by at most (D + 1) u (|bias| + sum |p_i x_i|) to first order; u
+// covers fp64's own roundoff too.
+//
+// Euclidean: centring is correct to 2u and |X|^2 to (D / 8 + 8) u. As |P| |X| <= (|P|^2 + |X|^2) / 2, this gives
+// |a - (s - reach)| <= (1.5 D + 8) u |X|^2 + (0.5 D + 3) u |P|^2. The fp64 formula errs in s by (D / 8 + 8) u d^2 at
+// most, and distances round to distinct numbers once squares differ by 4u d^2, scores by 2u d^2, where
+// d^2 <= 2 |P|^2 + 2 |X|^2: together (D / 4 + 20) u (|P|^2 + |X|^2). Comparing adds 3u |s|. The sum,
+// (1.75 D + 34) u |X|^2 + (0.75 D + 26) u |P|^2, is below g (|X|^2 + |P|^2), and the terms in u^2 fit between the two
+// while D u <= 2^-6 (kMaxFilterDim).
+//
+// Cosine and dot: queries are units. Normalising errs by (D / 16 + 8) u a side, the chain by (D + 2) u m, the fp64
+// formula by (D / 4 + 14) u m, distinct rounding needs 4u m: below g m again. Clipping to [0, 2], where the real
+// cosine distance lies, cannot increase an error.
+//
+// eta covers underflow, also where subnormals are flushed; 1 / |q| scales it back for the dot. Overflow cannot occur:
+// rows whose squared norm is outside [kSmallestSquare, kLargestSquare], save exact zeros, are never excluded (NaN bias;
+// infinite allowance), and neither is any row with a NaN or an infinity.
 template <typename A>
 struct FilterBound {
   static constexpr bool kDouble = sizeof(A) == 8;

@@ -1,10 +1,9 @@
-#include "knn_topk/knn_topk.h"
-
 #include <limits>
 #include <string>
 #include <tuple>
 
 #include "common/torch_stable.h"
+#include "knn_topk/knn_topk.h"
 
 namespace mdprop {
 namespace {
@@ -68,8 +67,8 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor queries, Tensor points, 
   STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long, "knn_topk_backward: indices must be int64");
   const ScalarType dtype = accumulate_dtype(queries.scalar_type());
   const Tensor grad_dense = as_dtype(grad, dtype), distances_dense = as_dtype(distances, dtype),
-               indices_dense = torch::stable::contiguous(indices),
-               queries_dense = torch::stable::contiguous(queries), points_dense = torch::stable::contiguous(points);
+               indices_dense = torch::stable::contiguous(indices), queries_dense = torch::stable::contiguous(queries),
+               points_dense = torch::stable::contiguous(points);
   check_indices(indices_dense, points.size(0));
   Tensor grad_queries = torch::stable::new_empty(queries, {queries.size(0), queries.size(1)});
   Tensor grad_points = torch::stable::new_empty(points, {points.size(0), points.size(1)});

@@ -4,6 +4,7 @@
 // the order of the samples: the same bits for every number of threads and every instruction set. The lanes of a sum are
 // therefore a fixed number of array elements, which the compiler turns into registers of any width.
 #include "multi_batch_norm/multi_batch_norm.h"
+
 #include "multi_batch_norm/multi_batch_norm_planes.h"
 #include "multi_batch_norm/multi_batch_norm_rows.h"
 

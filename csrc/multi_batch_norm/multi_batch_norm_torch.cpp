@@ -1,10 +1,11 @@
+#include "multi_batch_norm/multi_batch_norm.h"
+
 #include <cmath>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "common/torch_stable.h"
-#include "multi_batch_norm/multi_batch_norm.h"
 
 namespace mdprop {
 namespace {

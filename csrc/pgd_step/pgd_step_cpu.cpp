@@ -1,12 +1,13 @@
 // pgd_step on the CPU: one fused pass for linf; for l2 three passes over one sample at a time, which stays in cache.
 //
+#include "pgd_step/pgd_step.h"
+
 #include <algorithm>
 #include <cmath>
 
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "common/tile.h"
-#include "pgd_step/pgd_step.h"
 #include "pgd_step/pgd_step_math.h"
 
 namespace mdprop::MDPROP_ISA {

@@ -1,7 +1,8 @@
+#include "pgd_step/pgd_step.h"
+
 #include <string>
 
 #include "common/torch_stable.h"
-#include "pgd_step/pgd_step.h"
 
 namespace mdprop {
 namespace {

@@ -1,4 +1,5 @@
-// knn_topk against a plain double loop: the same bits are asked for, on data with ties, NaN, infinities and extreme norms.
+// knn_topk against a plain double loop: the same bits are asked for, on data with ties, NaN, infinities and extreme
+// norms.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -18,7 +19,8 @@ using mdprop::BFloat16;
 using mdprop::Half;
 using mdprop::KnnMetric;
 
-constexpr KnnMetric kMetrics[] = {KnnMetric::kSquaredEuclidean, KnnMetric::kEuclidean, KnnMetric::kCosine, KnnMetric::kDot};
+constexpr KnnMetric kMetrics[] = {KnnMetric::kSquaredEuclidean, KnnMetric::kEuclidean, KnnMetric::kCosine,
+                                  KnnMetric::kDot};
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // The order of additions is part of the contract, so the loop spells it out.
@@ -33,7 +35,8 @@ template <typename T>
 double naive_distance(KnnMetric metric, const T* q, const T* x, int64_t dim) {
   using mdprop::widen;
   const auto product = [&](const T* a, const T* b) {
-    return sum_in_order(dim, [&](int64_t i) { return static_cast<double>(widen(a[i])) * static_cast<double>(widen(b[i])); });
+    return sum_in_order(dim,
+                        [&](int64_t i) { return static_cast<double>(widen(a[i])) * static_cast<double>(widen(b[i])); });
   };
   if (metric == KnnMetric::kDot) return -product(q, x);
   if (metric == KnnMetric::kCosine) {
@@ -68,9 +71,10 @@ struct Result {
 
 template <typename T>
 Result<T> search(const Problem<T>& problem, int64_t k, KnnMetric metric) {
-  Result<T> result{std::vector<mdprop::acc_t<T>>(problem.num_queries * k, -7), std::vector<int64_t>(problem.num_queries * k, -7)};
-  mdprop::knn_topk_cpu<T>({problem.queries.data(), problem.points.data(), result.distances.data(), result.indices.data(),
-                           problem.num_queries, problem.num_points, problem.dim, k, metric});
+  Result<T> result{std::vector<mdprop::acc_t<T>>(problem.num_queries * k, -7),
+                   std::vector<int64_t>(problem.num_queries * k, -7)};
+  mdprop::knn_topk_cpu<T>({problem.queries.data(), problem.points.data(), result.distances.data(),
+                           result.indices.data(), problem.num_queries, problem.num_points, problem.dim, k, metric});
   return result;
 }
 
@@ -81,7 +85,8 @@ void check_problem(const Problem<T>& problem, int64_t k, KnnMetric metric, const
   std::vector<std::pair<Acc, int64_t>> pairs(problem.num_points);
   for (int64_t q = 0; q < problem.num_queries; ++q) {
     for (int64_t i = 0; i < problem.num_points; ++i) {
-      const double distance = naive_distance(metric, &problem.queries[q * problem.dim], &problem.points[i * problem.dim], problem.dim);
+      const double distance = naive_distance(metric, problem.queries.data() + q * problem.dim,
+                                             problem.points.data() + i * problem.dim, problem.dim);
       pairs[i] = {static_cast<Acc>(distance) + Acc(0), i};
     }
     const int64_t found = std::min(k, problem.num_points);
@@ -112,7 +117,8 @@ template <typename T, typename Value>
 Problem<T> make_problem(int64_t num_queries, int64_t num_points, int64_t dim, const Value& value) {
   Problem<T> problem{std::vector<T>(num_queries * dim), std::vector<T>(num_points * dim), num_queries, num_points, dim};
   for (int64_t i = 0; i < num_points * dim; ++i) problem.points[i] = store<T>(value(i / std::max<int64_t>(dim, 1), i));
-  for (int64_t i = 0; i < num_queries * dim; ++i) problem.queries[i] = store<T>(value(-1 - i / std::max<int64_t>(dim, 1), i));
+  for (int64_t i = 0; i < num_queries * dim; ++i)
+    problem.queries[i] = store<T>(value(-1 - i / std::max<int64_t>(dim, 1), i));
   return problem;
 }
 
@@ -136,7 +142,8 @@ void test_random() {
   }
   for (int64_t num_points : {0, 1, 31, 33}) {
     for (int64_t num_queries : {0, 1, 7}) {
-      check_all(make_problem<T>(num_queries, num_points, 5, [&](int64_t, int64_t) { return normal(random); }), "few rows");
+      check_all(make_problem<T>(num_queries, num_points, 5, [&](int64_t, int64_t) { return normal(random); }),
+                "few rows");
     }
   }
   check_all(make_problem<T>(3, 40, 0, [](int64_t, int64_t) { return 0.0; }), "no features");
@@ -145,13 +152,16 @@ void test_random() {
 template <typename T>
 void test_ties() {
   std::mt19937 random(2);
-  check_all(make_problem<T>(20, 900, 3, [&](int64_t, int64_t) { return static_cast<int>(random() % 3) - 1; }), "small integers");
+  check_all(make_problem<T>(20, 900, 3, [&](int64_t, int64_t) { return static_cast<int>(random() % 3) - 1; }),
+            "small integers");
   check_all(make_problem<T>(5, 900, 17, [](int64_t, int64_t i) { return i % 17 * 0.37; }), "all rows equal");
   check_all(make_problem<T>(5, 600, 4, [&](int64_t, int64_t) { return random() % 2 ? 0.0 : -0.0; }), "signed zeros");
-  check_all(make_problem<T>(9, 600, 8, [](int64_t row, int64_t) { return row % 2 ? 0.0 : 1.0 + row % 3; }), "parallel and zero rows");
+  check_all(make_problem<T>(9, 600, 8, [](int64_t row, int64_t) { return row % 2 ? 0.0 : 1.0 + row % 3; }),
+            "parallel and zero rows");
   // Differences far below the resolution of the filter: only the exact distances can order them.
   const double grain = sizeof(T) == 2 ? 0x1p-7 : sizeof(T) == 4 ? 0x1p-22 : 0x1p-51;
-  check_all(make_problem<T>(6, 900, 40, [&](int64_t, int64_t) { return 1 + grain * (random() % 4); }), "nearly equal rows");
+  check_all(make_problem<T>(6, 900, 40, [&](int64_t, int64_t) { return 1 + grain * (random() % 4); }),
+            "nearly equal rows");
 }
 
 template <typename T>
@@ -160,9 +170,11 @@ void test_extremes() {
   std::normal_distribution<double> normal;
   for (double special : {static_cast<double>(NAN), kInfinity, -kInfinity}) {
     // Every third row of points and some queries hold one special value, so k > N * 2 / 3 reaches them.
-    check_all(make_problem<T>(7, 500, 9, [&](int64_t row, int64_t i) {
-                return (row % 3 == 0 || row == -3) && i % 9 == 4 ? special : normal(random);
-              }), "special values");
+    check_all(make_problem<T>(7, 500, 9,
+                              [&](int64_t row, int64_t i) {
+                                return (row % 3 == 0 || row == -3) && i % 9 == 4 ? special : normal(random);
+                              }),
+              "special values");
     check_all(make_problem<T>(2, 300, 2, [&](int64_t, int64_t) { return special; }), "only special values");
   }
   const bool half = sizeof(T) == 2;
@@ -195,25 +207,28 @@ void test_backward() {
   std::normal_distribution<double> normal;
   const int64_t num_queries = 9, num_points = 20, dim = 11, k = 23;  // three places of padding a query
   auto problem = make_problem<T>(num_queries, num_points, dim, [&](int64_t, int64_t) { return normal(random); });
-  std::copy_n(problem.points.begin(), dim, problem.queries.begin());              // a distance of zero
-  std::fill_n(problem.points.begin() + dim, dim, store<T>(0));                    // a zero point
-  std::fill_n(problem.queries.begin() + dim, dim, store<T>(0));                   // a zero query
+  std::copy_n(problem.points.begin(), dim, problem.queries.begin());  // a distance of zero
+  std::fill_n(problem.points.begin() + dim, dim, store<T>(0));        // a zero point
+  std::fill_n(problem.queries.begin() + dim, dim, store<T>(0));       // a zero query
   std::vector<Acc> grad(num_queries * k);
   for (Acc& value : grad) value = static_cast<Acc>(normal(random));
   for (KnnMetric metric : kMetrics) {
     const Result<T> found = search(problem, k, metric);
     std::vector<T> grad_queries(num_queries * dim), grad_points(num_points * dim);
-    mdprop::knn_topk_backward_cpu<T>({grad.data(), problem.queries.data(), problem.points.data(), found.distances.data(),
-                                      found.indices.data(), grad_queries.data(), grad_points.data(), num_queries, num_points,
-                                      dim, k, metric});
+    mdprop::knn_topk_backward_cpu<T>({grad.data(), problem.queries.data(), problem.points.data(),
+                                      found.distances.data(), found.indices.data(), grad_queries.data(),
+                                      grad_points.data(), num_queries, num_points, dim, k, metric});
     std::vector<double> expected_queries(num_queries * dim), expected_points(num_points * dim);
     for (int64_t pair = 0; pair < num_queries * k; ++pair) {
       if (found.indices[pair] < 0) continue;
-      const T* q = &problem.queries[pair / k * dim];
-      const T* x = &problem.points[found.indices[pair] * dim];
+      const T* q = problem.queries.data() + pair / k * dim;
+      const T* x = problem.points.data() + found.indices[pair] * dim;
       const auto at = [](const T* row, int64_t i) { return static_cast<double>(mdprop::widen(row[i])); };
-      const auto product = [&](const T* a, const T* b) { return sum_in_order(dim, [&](int64_t i) { return at(a, i) * at(b, i); }); };
-      const double distance = naive_distance(metric, q, x, dim), qq = product(q, q), xx = product(x, x), qx = product(q, x);
+      const auto product = [&](const T* a, const T* b) {
+        return sum_in_order(dim, [&](int64_t i) { return at(a, i) * at(b, i); });
+      };
+      const double distance = naive_distance(metric, q, x, dim), qq = product(q, q), xx = product(x, x),
+                   qx = product(q, x);
       for (int64_t i = 0; i < dim; ++i) {
         double by_query = 0, by_point = 0;
         if (metric == KnnMetric::kDot) {
@@ -233,8 +248,10 @@ void test_backward() {
     }
     // One rounding to T of sums below 32, and of the saved distance to fp32.
     const double tolerance = sizeof(T) == 8 ? 1e-12 : sizeof(T) == 4 ? 1e-5 : 0.2;
-    for (int64_t i = 0; i < num_queries * dim; ++i) CHECK_NEAR(mdprop::widen(grad_queries[i]), expected_queries[i], tolerance);
-    for (int64_t i = 0; i < num_points * dim; ++i) CHECK_NEAR(mdprop::widen(grad_points[i]), expected_points[i], tolerance);
+    for (int64_t i = 0; i < num_queries * dim; ++i)
+      CHECK_NEAR(mdprop::widen(grad_queries[i]), expected_queries[i], tolerance);
+    for (int64_t i = 0; i < num_points * dim; ++i)
+      CHECK_NEAR(mdprop::widen(grad_points[i]), expected_points[i], tolerance);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "multi_batch_norm/multi_batch_norm.h"
+#include "multi_batch_norm/multi_batch_norm_math.h"
 #include "tests/check.h"
 #include "tests/random.h"
 
@@ -84,8 +85,12 @@ void check_channel(const Problem<T>& p, int64_t b, int64_t c, double tolerance) 
   double grad_sum = 0, product_sum = 0;
   const auto normal = [&](int64_t i) { return (mdprop::widen(p.x[i]) - mean) * inverse; };
   const auto affine = [&](int64_t i) { return normal(i) * p.weight[row] + p.bias[row]; };
+  // Whether relu passes a value is decided in the kernel's own arithmetic: near 0 the two may differ.
+  const acc_t<T> kernel_scale = p.weight[row] * mdprop::inverse_deviation(p.var[row], 1e-5);
+  const mdprop::Affine<acc_t<T>> kernel_affine{p.mean[row], kernel_scale, p.bias[row]};
   const auto incoming = [&](int64_t i) {
-    return p.shape.relu && affine(i) <= 0 ? 0.0 : double(mdprop::widen(p.grad[i]));
+    const bool passes = !p.shape.relu || kernel_affine(mdprop::widen(p.x[i])) > 0;
+    return passes ? static_cast<double>(mdprop::widen(p.grad[i])) : 0.0;
   };
   p.for_each_value(b, c, [&](int64_t i) {
     const double expected = p.shape.relu ? std::max(0.0, affine(i)) : affine(i);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -139,12 +140,14 @@ def compare(
 
 
 def recipes(
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, with all hyper-parameters.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines, with hyper-parameters.")] = False,
 ) -> None:
     """List the recipes."""
     rows = [{"name": name, "summary": recipe.summary, "paper": recipe.paper} for name, recipe in RECIPES.items()]
     if as_json:
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        settings = [dataclasses.asdict(recipe.config_class()) for recipe in RECIPES.values()]
+        described = [{**row, "settings": own} for row, own in zip(rows, settings, strict=True)]
+        sys.stdout.write(json.dumps(described, indent=2) + "\n")
         return
     table = Table(box=None, pad_edge=False)
     for column in ("name", "summary", "paper"):

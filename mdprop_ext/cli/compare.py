@@ -17,8 +17,7 @@ from mdprop_ext.cli.plots import write_plots
 from mdprop_ext.cli.progress import RunProgress
 from mdprop_ext.recipes import Recipe, RunResult, TrainConfig, apply_settings, recipe_class, run_training
 from mdprop_ext.recipes._arguments import check_integer
-
-_RobustNames = ("st", "mt2", "mt5")
+from mdprop_ext.recipes.evaluation import PROTOCOL_ATTACKS
 
 
 def compare_recipes(
@@ -90,7 +89,8 @@ def comparison_table(results: dict[str, list[dict[str, Any]]]) -> tuple[list[str
         Titles of the columns, and rows: mean with the sample standard deviation over seeds, and the difference (clean)
         or ratio (attacked) of means to the first recipe.
     """
-    header = ["recipe", "clean R@1", "mAP@R", "ST R@1", "MT2 R@1", "MT5 R@1", "seconds"]
+    attacked = [f"{attack.upper()} R@1" for attack in PROTOCOL_ATTACKS]
+    header = ["recipe", "clean R@1", "mAP@R", *attacked, "seconds"]
     baseline = next(iter(results.values()))
     rows = []
     for name, runs in results.items():
@@ -100,7 +100,7 @@ def comparison_table(results: dict[str, list[dict[str, Any]]]) -> tuple[list[str
             ours, base = ([100 * run["test"][key] for run in group] for group in (runs, baseline))
             gain = f" ({statistics.mean(ours) - statistics.mean(base):+.1f})"
             cells.append(_spread(ours) + ("" if is_baseline else gain))
-        for attack in _RobustNames:
+        for attack in PROTOCOL_ATTACKS:
             ours, base = ([100 * run["robust"][attack]["recall_at_1"] for run in group] for group in (runs, baseline))
             ratio = f" (x{statistics.mean(ours) / statistics.mean(base):.2f})" if statistics.mean(base) else ""
             cells.append(_spread(ours) + ("" if is_baseline else ratio))

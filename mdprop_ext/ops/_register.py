@@ -68,6 +68,15 @@ def _report_fallback(name: str, device: str) -> None:
     warnings.warn(f"mdprop_ext.ops.{name} runs its slower reference on {device}: {reason}", stacklevel=3)
 
 
+def op_names() -> tuple[str, ...]:
+    """The names of all registered ops, private helpers left out."""
+    qualified = torch._C._dispatch_get_all_op_names()
+    names = {
+        name.removeprefix(f"{NAMESPACE}::").partition(".")[0] for name in qualified if name.startswith(f"{NAMESPACE}::")
+    }
+    return tuple(sorted(name for name in names if not name.startswith("_")))
+
+
 def register_op(name: str, schema: str, default: Callable[..., Any], fake: Callable[..., Any]) -> None:
     """Defines ``torch.ops.mdprop.<name>``.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from mdprop_ext.ops import _check
-from mdprop_ext.ops._register import register_gradient, register_op
+from mdprop_ext.ops._register import register_op
 from mdprop_ext.reference import hamming_topk as reference
 
 NUMBERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, *_check.FLOATING)
@@ -52,7 +50,7 @@ def hamming_topk(queries: Tensor, codes: Tensor, k: int, *, bits: int) -> tuple[
     _check_packed("codes", codes, bits)
     if codes.device != queries.device:
         raise ValueError(f"codes: expected the device of queries, {queries.device}, got {codes.device}")
-    return HammingTopkFunction.apply(queries, codes, k, bits)  # type: ignore
+    return torch.ops.mdprop.hamming_topk(queries, codes, k, bits)  # type: ignore[no-any-return]
 
 
 def pack_codes(codes: Tensor) -> Tensor:
@@ -77,7 +75,7 @@ def pack_codes(codes: Tensor) -> Tensor:
         raise TypeError(f"codes: expected bool, integers or floating-point numbers, got {codes.dtype}")
     if codes.dim() != 2 or codes.shape[1] == 0:
         raise ValueError(f"codes: expected [N, K] with K >= 1, got {list(codes.shape)}")
-    return PackCodesFunction.apply(codes)  # type: ignore
+    return torch.ops.mdprop.pack_codes(codes)  # type: ignore[no-any-return]
 
 
 def unpack_codes(packed: Tensor, *, bits: int) -> Tensor:
@@ -100,49 +98,7 @@ def unpack_codes(packed: Tensor, *, bits: int) -> Tensor:
     """
     _check_size("bits", bits)
     _check_packed("packed", packed, bits)
-    return UnpackCodesFunction.apply(packed, bits)  # type: ignore
-
-
-class _CodesFunction(torch.autograd.Function):
-    """An op on codes as an autograd function: its results carry no gradient."""
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-        """Marks the results as not differentiable."""
-        ctx.num_inputs = len(inputs)
-        ctx.mark_non_differentiable(*(output if isinstance(output, tuple) else (output,)))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[None, ...]:
-        """Never called with a gradient, since the results require none."""
-        return (None,) * int(ctx.num_inputs)
-
-
-class HammingTopkFunction(_CodesFunction):
-    """``torch.ops.mdprop.hamming_topk``: ``(queries, codes, k, bits) -> (distances, indices)``."""
-
-    @staticmethod
-    def forward(queries: Tensor, codes: Tensor, k: int, bits: int) -> tuple[Tensor, Tensor]:
-        """Calls the op."""
-        return torch.ops.mdprop.hamming_topk(queries, codes, k, bits)  # type: ignore[no-any-return]
-
-
-class PackCodesFunction(_CodesFunction):
-    """``torch.ops.mdprop.pack_codes``: ``codes -> packed``."""
-
-    @staticmethod
-    def forward(codes: Tensor) -> Tensor:
-        """Calls the op."""
-        return torch.ops.mdprop.pack_codes(codes)  # type: ignore[no-any-return]
-
-
-class UnpackCodesFunction(_CodesFunction):
-    """``torch.ops.mdprop.unpack_codes``: ``(packed, bits) -> codes``."""
-
-    @staticmethod
-    def forward(packed: Tensor, bits: int) -> Tensor:
-        """Calls the op."""
-        return torch.ops.mdprop.unpack_codes(packed, bits)  # type: ignore[no-any-return]
+    return torch.ops.mdprop.unpack_codes(packed, bits)  # type: ignore[no-any-return]
 
 
 def _default_topk(queries: Tensor, codes: Tensor, k: int, bits: int) -> tuple[Tensor, Tensor]:
@@ -166,6 +122,8 @@ def _fake_unpack(packed: Tensor, bits: int) -> Tensor:
     return packed.new_empty((packed.shape[0], bits), dtype=torch.bool)
 
 
+# Results are integers or bool, which autograd never differentiates: an autograd.Function would change nothing and costs
+# more than a small call.
 register_op(
     "hamming_topk",
     "(Tensor queries, Tensor codes, int k, int bits) -> (Tensor distances, Tensor indices)",
@@ -174,9 +132,6 @@ register_op(
 )
 register_op("pack_codes", "(Tensor codes) -> Tensor", reference.pack_codes, _fake_pack)
 register_op("unpack_codes", "(Tensor packed, int bits) -> Tensor", _default_unpack, _fake_unpack)
-register_gradient("hamming_topk", HammingTopkFunction)
-register_gradient("pack_codes", PackCodesFunction)
-register_gradient("unpack_codes", UnpackCodesFunction)
 
 
 def _check_size(name: str, value: object) -> None:

@@ -61,18 +61,22 @@ def pgd_step(
         Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
     """
     _check_arguments(x, grad, origin, norm, step, radius, lower, upper)
-    lower_bound, upper_bound = None, None
+    lower_bound: Tensor | None = None
+    upper_bound: Tensor | None = None
     if isinstance(lower, Tensor) or isinstance(upper, Tensor):
         dtype = _check.compute_dtype(x)
         lower_bound = torch.as_tensor(lower, dtype=dtype, device=x.device).expand(x.shape)
         upper_bound = torch.as_tensor(upper, dtype=dtype, device=x.device).expand(x.shape)
-        lower, upper = 0.0, 0.0
-    step, steps = (0.0, step) if isinstance(step, Tensor) else (float(step), None)
-    radius, radii = (0.0, radius) if isinstance(radius, Tensor) else (float(radius), None)
-    assert not isinstance(lower, Tensor)
-    assert not isinstance(upper, Tensor)
-    bounds = (float(lower), lower_bound, float(upper), upper_bound)
-    return PgdStepFunction.apply(x, grad, origin, norm, step, steps, radius, radii, *bounds)  # type: ignore
+    return PgdStepFunction.apply(  # type: ignore[no-untyped-call, no-any-return]
+        x,
+        grad,
+        origin,
+        norm,
+        *_number_or_rows(step),
+        *_number_or_rows(radius),
+        *(_number_or_rows(lower)[0], lower_bound),
+        *(_number_or_rows(upper)[0], upper_bound),
+    )
 
 
 class PgdStepFunction(torch.autograd.Function):
@@ -147,6 +151,11 @@ register_op(
     _fake,
 )
 register_gradient("pgd_step", PgdStepFunction)
+
+
+def _number_or_rows(value: float | Tensor) -> tuple[float, Tensor | None]:
+    """The two arguments of the op for one option, of which the tensor counts if there is one."""
+    return (0.0, value) if isinstance(value, Tensor) else (float(value), None)
 
 
 def _check_arguments(

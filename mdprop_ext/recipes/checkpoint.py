@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from mdprop_ext._optional import require
 from mdprop_ext._files import write_bytes, write_json
+from mdprop_ext._optional import require
 from mdprop_ext.recipes.base import Recipe
 from mdprop_ext.recipes.registry import recipe_class
 from mdprop_ext.recipes.train_config import TrainConfig

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from mdprop_ext.data import Splits
 from mdprop_ext._files import check_output_folder, write_json
+from mdprop_ext.data import Splits
 from mdprop_ext.recipes.base import Recipe
 from mdprop_ext.recipes.checkpoint import Checkpoint, save_checkpoint
 from mdprop_ext.recipes.evaluation import RobustnessMeter, clean_metrics, grid_settings, robust_grid, robust_protocol

@@ -52,8 +52,8 @@ def train(
 
     Adam on batches of several images a class. Every ``config.validate_every`` steps and at the end the validation
     split, whose classes are not trained on, is measured; the weights of the highest R@1 are kept, of equal ones those
-    of the higher mAP@R. The test split is not looked at. All randomness derives from ``recipe.seed``; the global random state
-    is left as it was. Ctrl-C ends the run with the model as it is then.
+    of the higher mAP@R. The test split is not looked at. All randomness derives from ``recipe.seed``; the global random
+    state is left as it was. Ctrl-C ends the run with the model as it is then.
 
     Args:
         recipe: How to train; :meth:`Recipe.prepare` is called here.

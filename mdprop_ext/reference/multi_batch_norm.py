@@ -27,8 +27,8 @@ def multi_batch_norm(
     def norm(part: Tensor, b: int) -> Tensor:
         if part.shape[0] == 0:
             return part
-        row = [None if table is None else table[b] for table in (running_mean, running_var, weight, bias)]
-        y = F.batch_norm(part, *row, training, 0.0 if momentum is None else momentum, eps)
+        statistics = _row(running_mean, b), _row(running_var, b)
+        y = F.batch_norm(part, *statistics, _row(weight, b), _row(bias, b), training, momentum or 0.0, eps)
         return F.relu_(y) if activation == "relu" else y
 
     if branch is None:

@@ -68,7 +68,8 @@ def _l2(x: Tensor, grad: Tensor, origin: Tensor, step: Tensor, radius: Tensor) -
 def _norm(x: Tensor) -> Tensor:
     """L2 norm of each sample in float64, shaped to broadcast over the samples."""
     dims = tuple(range(1, x.dim() + 1))
-    return torch.linalg.vector_norm(x.unsqueeze(-1), dim=dims, keepdim=True, dtype=torch.float64).squeeze(-1)
+    norm: Tensor = torch.linalg.vector_norm(x.unsqueeze(-1), dim=dims, keepdim=True, dtype=torch.float64)
+    return norm.squeeze(-1)
 
 
 def _per_sample(value: float | Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -92,6 +93,6 @@ def _next(value: Tensor, towards: float) -> Tensor:
 
 def _clamp(value: Tensor, lower: float | Tensor, upper: float | Tensor) -> Tensor:
     if isinstance(lower, Tensor) or isinstance(upper, Tensor):
-        lower = torch.as_tensor(lower, dtype=value.dtype, device=value.device)
-        upper = torch.as_tensor(upper, dtype=value.dtype, device=value.device)
+        low, high = (torch.as_tensor(bound, dtype=value.dtype, device=value.device) for bound in (lower, upper))
+        return torch.clamp(value, low, high)
     return torch.clamp(value, lower, upper)

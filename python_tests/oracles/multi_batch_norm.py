@@ -41,7 +41,9 @@ def multi_batch_norm_oracle(
             if running_mean is not None:
                 with torch.no_grad():
                     running_mean[b] = (1 - momentum) * running_mean[b].double() + momentum * mean
-                    running_var[b] = (1 - momentum) * running_var[b].double() + momentum * values.var(dims, correction=1)
+                    running_var[b] = (1 - momentum) * running_var[b].double() + momentum * values.var(
+                        dims, correction=1
+                    )
         else:
             mean, var = running_mean[b], running_var[b]
         normal = (values - along_channels(mean)) / torch.sqrt(along_channels(var) + eps)

@@ -1,0 +1,66 @@
+# Each target creates .venv, installs torch and the package, and runs; a second call reuses what is there.
+# PYTHON chooses the interpreter (>= 3.10), TORCH what pip installs as torch where .venv has none.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+# Without a card to run on, CUDA kernels would only cost build time; set MDPROP_CUDA=1 to build them all the same.
+export MDPROP_CUDA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo auto || echo 0)
+
+BUILD_FILES := pyproject.toml setup.py CMakeLists.txt $(shell find cmake csrc -type f -not -path '*/tests/*')
+CPP_BUILD := build/cpp-tests
+
+.PHONY: demo test test-cpp test-python check-cuda bench lint format clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/demo.py
+
+test: test-cpp test-python
+
+test-cpp: $(VENV)/.dev
+	$(BIN)/cmake -S . -B $(CPP_BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DMDPROP_TESTS=ON -DMDPROP_SANITIZE=ON --log-level=WARNING
+	$(BIN)/cmake --build $(CPP_BUILD)
+	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure
+
+test-python: $(VENV)/.dev
+	$(BIN)/python -m pytest -q
+
+# Compiles the CUDA kernels and shows that the module still works under this torch; says so where nvcc is absent.
+check-cuda: $(VENV)/.dev
+	$(BIN)/python cmake/check_cuda_build.py
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
+
+clean:
+	rm -rf $(VENV) build dist runs *.egg-info mdprop_ext/_C.*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet $(TORCH) numpy
+	$(BIN)/python -m pip install --quiet 'setuptools>=77' wheel pybind11 ninja cmake
+	touch $@
+
+# The kernels, rebuilt when a source of the build changes.
+$(VENV)/.built: $(VENV)/.torch $(BUILD_FILES)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	touch $@
+
+# What the demo and the development tools need beside the package itself, which .built installs once.
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: $(VENV)/.built cmake/extra_requirements.py
+	$(BIN)/python -m pip install --quiet $$($(BIN)/python cmake/extra_requirements.py $*)
+	touch $@

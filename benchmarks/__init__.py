@@ -1,0 +1,1 @@
+"""Benchmarks of every op against the plain PyTorch path and the best peers."""

@@ -1,0 +1,155 @@
+"""How a benchmark case is checked and timed: one row a case.
+
+Every peer's result is checked against ours before anything is timed. Ours and the peers then run in turn, so that a slow
+moment of the machine hits all of them; medians are reported, with quartiles. An absent peer is null.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+import mdprop_ext
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation at one size.
+
+    ``check(ours, theirs)`` raises if a peer's result is not equal; ``least_bytes`` is the traffic that no implementation
+    can avoid, whose floor is a warm copy of as many bytes; ``work`` and ``unit`` give the rate.
+    """
+
+    op: str
+    case: str
+    dtype: str
+    ours: Callable[[], Any]
+    peers: dict[str, Callable[[], Any] | None]
+    check: Callable[[Any, Any], None]
+    work: float
+    unit: str
+    least_bytes: int = 0
+    quick: bool = False
+
+
+@dataclass
+class Row:
+    """The measurements of a case, as they are written to JSON."""
+
+    op: str
+    case: str
+    dtype: str
+    device: str
+    ours_s: float
+    ours_quartiles_s: tuple[float, float]
+    rate: float
+    unit: str
+    floor_s: float | None
+    floor_fraction: float | None
+    peers: dict[str, float | None]
+    ratio: dict[str, float | None]
+    exact: bool
+    versions: dict[str, str]
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+def copy_floor(least_bytes: int) -> Callable[[], Any]:
+    """A warm copy that reads and writes ``least_bytes`` in all."""
+    source = torch.zeros(max(1, least_bytes // 8), dtype=torch.float32)
+    target = torch.zeros_like(source)
+    return lambda: target.copy_(source)
+
+
+def measure(case: Case, *, seconds: float = 2.0, at_least: int = 9) -> Row:
+    """Checks the peers of a case, times all in turn, and returns the row."""
+    ours = case.ours()
+    peers = {name: peer for name, peer in case.peers.items() if peer is not None}
+    for name, peer in peers.items():
+        try:
+            case.check(ours, peer())
+        except AssertionError as error:
+            raise AssertionError(f"{case.op}, {case.case}: {name} gives another result: {error}") from None
+    runners = {"ours": case.ours, **peers}
+    if case.least_bytes:
+        runners["floor"] = copy_floor(case.least_bytes)
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    start = time.perf_counter()
+    while len(times["ours"]) < at_least or time.perf_counter() - start < seconds:
+        for name, runner in runners.items():
+            before = time.perf_counter()
+            runner()
+            times[name].append(time.perf_counter() - before)
+        if time.perf_counter() - start > 20 * seconds:
+            break
+    median = {name: statistics.median(values) for name, values in times.items()}
+    quartiles = np.quantile(times["ours"], [0.25, 0.75])
+    floor = median.get("floor")
+    return Row(
+        op=case.op,
+        case=case.case,
+        dtype=case.dtype,
+        device="cpu",
+        ours_s=median["ours"],
+        ours_quartiles_s=(float(quartiles[0]), float(quartiles[1])),
+        rate=case.work / median["ours"],
+        unit=case.unit,
+        floor_s=floor,
+        floor_fraction=None if floor is None else floor / median["ours"],
+        peers={name: median.get(name) for name in case.peers},
+        ratio={name: median[name] / median["ours"] if name in median else None for name in case.peers},
+        exact=True,
+        versions={
+            "mdprop_ext": mdprop_ext.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        machine=machine(),
+    )
+
+
+def machine() -> dict[str, Any]:
+    """The processor and how much of it is used."""
+    from mdprop_ext.info import collect
+
+    facts = collect()
+    extension = facts["extension"] or {}
+    return {
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "cpu_isa": extension.get("cpu_isa", "reference"),
+    }
+
+
+def processor() -> str:
+    """The name of the processor, as far as the system tells it."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def close(tolerance: float) -> Callable[[Any, Any], None]:
+    """A check that tensors, or tuples of them, agree within a tolerance."""
+
+    def check(ours: Any, theirs: Any) -> None:
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+    return check
+
+
+def same(ours: Any, theirs: Any) -> None:
+    """A check that tensors, or tuples of them, are equal."""
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def selected(cases: Iterator[Case], *, quick: bool) -> Iterator[Case]:
+    """The quick cases only, or all."""
+    return (case for case in cases if case.quick or not quick)

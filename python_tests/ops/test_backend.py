@@ -1,0 +1,101 @@
+"""Which kernels run: MDPROP_BACKEND, MDPROP_CPU_ISA, and what is said when compiled kernels are missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CALL = """
+import torch, warnings
+from mdprop_ext import ops
+x = torch.rand(2, 3)
+ops.pgd_step(x, x, x, norm="linf", step=0.1, radius=0.1)
+"""
+# Hides the compiled module, as in an installation that lacks it.
+WITHOUT_EXTENSION = "import sys; sys.modules['mdprop_ext._C'] = None\n"
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "always", "-c", code],
+        capture_output=True,
+        text=True,
+        env={**{k: v for k, v in os.environ.items() if not k.startswith("MDPROP_")}, **environment},
+    )
+
+
+def last_line(result: subprocess.CompletedProcess[str]) -> str:
+    return result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("backend", ["auto", "ext", "reference"])
+def test_every_backend_works_without_a_warning(backend):
+    result = run(CALL, MDPROP_BACKEND=backend)
+    assert result.returncode == 0
+    assert result.stderr == ""
+
+
+def test_the_reference_backend_does_not_load_the_module():
+    result = run(CALL + "import sys; print('mdprop_ext._C' in sys.modules)", MDPROP_BACKEND="reference")
+    assert result.stdout.strip() == "False"
+
+
+def test_auto_warns_once_an_op_when_the_module_is_missing():
+    result = run(WITHOUT_EXTENSION + CALL + "ops.pgd_step(x, x, x, norm='linf', step=0.1, radius=0.1)\n")
+    assert result.returncode == 0
+    assert result.stderr.count("runs its slower reference on cpu") == 1
+    assert "reinstall with pip install" in result.stderr
+
+
+def test_ext_refuses_a_missing_module():
+    result = run(WITHOUT_EXTENSION + CALL, MDPROP_BACKEND="ext")
+    assert result.returncode != 0
+    assert last_line(result).startswith("ImportError: the compiled kernels could not be loaded")
+
+
+def test_an_unknown_backend_is_named():
+    result = run(CALL, MDPROP_BACKEND="fast")
+    assert last_line(result) == "ValueError: MDPROP_BACKEND must be one of auto, ext, reference, got 'fast'"
+
+
+def test_an_unknown_instruction_set_is_named():
+    result = run(CALL, MDPROP_BACKEND="ext", MDPROP_CPU_ISA="sse9")
+    assert result.returncode != 0
+    assert "MDPROP_CPU_ISA must be one of baseline, avx2, avx512, got sse9" in last_line(result)
+
+
+DIGEST = """
+import hashlib, torch
+from op_cases import OP_CASES
+from mdprop_ext import _C
+for case in OP_CASES:
+    for dtype in case.dtypes:
+        torch.manual_seed(0)
+        digest = hashlib.sha256()
+        for sample in case.samples(dtype):
+            if sum(a.numel() for a in sample.args if isinstance(a, torch.Tensor)) > 1 << 18:
+                continue
+            for result in case.call(case.function, sample):
+                digest.update(result.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        print(case.name, dtype, digest.hexdigest())
+print(_C.build_info()["cpu_isa"])
+"""
+
+
+def test_every_instruction_set_gives_the_same_bits():
+    from mdprop_ext import _C
+
+    info = _C.build_info()
+    available = info["cpu_isas"][: info["cpu_isas"].index(info["cpu_isa"]) + 1]
+    path = os.pathsep.join(sys.path)
+    outputs = {}
+    for isa in available:
+        result = run(DIGEST, MDPROP_CPU_ISA=isa, PYTHONPATH=path)
+        assert result.returncode == 0, result.stderr
+        *digests, ran = result.stdout.splitlines()
+        assert ran == isa
+        outputs[isa] = digests
+    assert all(digests == outputs[available[0]] for digests in outputs.values())

@@ -1,0 +1,69 @@
+"""What is special about pgd_step: ball and box hold in the storage type, and projection is idempotent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdprop_ext import ops
+
+DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16])
+
+
+def length(delta: torch.Tensor, norm: str) -> torch.Tensor:
+    return delta.double().flatten(1).norm(p=2 if norm == "l2" else float("inf"), dim=1)
+
+
+@given(
+    dtype=DTYPES,
+    norm=st.sampled_from(["linf", "l2"]),
+    radius=st.floats(0, 3),
+    step=st.floats(-3, 3),
+    scale=st.sampled_from([1.0, 255.0, 1e-3]),
+    seed=st.integers(0, 1000),
+)
+def test_the_result_obeys_ball_and_box_after_rounding(dtype, norm, radius, step, scale, seed):
+    generator = torch.Generator().manual_seed(seed)
+    origin = (torch.rand(3, 50, generator=generator) * scale).to(dtype)
+    x = (torch.rand(3, 50, generator=generator) * scale).to(dtype)
+    grad = torch.randn(3, 50, generator=generator).to(dtype)
+    bounds = {"lower": 0.0, "upper": float(origin.max())}
+    result = ops.pgd_step(x, grad, origin, norm=norm, step=step, radius=radius, **bounds)
+    assert (length(result.double() - origin.double(), norm) <= radius * (1 + 2**-22) + 1e-300).all()
+    assert result.min() >= 0
+    assert result.max() <= bounds["upper"]
+    again = ops.pgd_step(result, grad, origin, norm=norm, step=0.0, radius=radius, **bounds)
+    assert torch.equal(again, result)
+
+
+def test_the_usual_comparison_with_eps_holds():
+    origin = torch.rand(4, 3, 32, 32)
+    result = ops.pgd_step(origin, torch.randn_like(origin), origin, norm="linf", step=1.0, radius=8 / 255)
+    assert (result - origin).abs().max().item() <= 8 / 255
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_zero_gradients_move_nothing_and_nan_gradients_neither(norm):
+    x = torch.rand(2, 9)
+    for gradient in (torch.zeros_like(x), torch.full_like(x, float("nan"))):
+        assert torch.equal(ops.pgd_step(x, gradient, x, norm=norm, step=0.5, radius=1.0), x)
+
+
+def test_per_sample_values_equal_single_calls():
+    x, grad = torch.rand(4, 3, 7, 5), torch.randn(4, 3, 7, 5)
+    step, radius = torch.rand(4), torch.rand(4) * 0.2
+    for norm in ("linf", "l2"):
+        together = ops.pgd_step(x, grad, x, norm=norm, step=step, radius=radius)
+        for n in range(4):
+            one = (t[n : n + 1] for t in (x, grad, x))
+            alone = ops.pgd_step(*one, norm=norm, step=step[n].item(), radius=radius[n].item())
+            assert torch.equal(together[n : n + 1], alone)
+
+
+def test_l2_moves_by_the_step_along_the_gradient():
+    x, grad = torch.full((2, 100), 0.5, dtype=torch.float64), torch.randn(2, 100, dtype=torch.float64)
+    result = ops.pgd_step(x, grad, x, norm="l2", step=0.25, radius=1.0)
+    torch.testing.assert_close(length(result - x, "l2"), torch.full((2,), 0.25, dtype=torch.float64))
+    torch.testing.assert_close((result - x) / 0.25, grad / grad.norm(dim=1, keepdim=True))
