@@ -1,7 +1,7 @@
 """How a benchmark case is checked and timed: one row a case.
 
-Every peer's result is checked against ours before anything is timed. Ours and the peers then run in turn, so that a slow
-moment of the machine hits all of them; medians are reported, with quartiles. An absent peer is null.
+Every peer's result is checked against ours before anything is timed. Ours and the peers then run in turn, so that a
+slow moment of the machine hits all of them; medians are reported, with quartiles. An absent peer is null.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import mdprop_ext
 class Case:
     """One operation at one size.
 
-    ``check(ours, theirs)`` raises if a peer's result is not equal; ``least_bytes`` is the traffic that no implementation
-    can avoid, whose floor is a warm copy of as many bytes; ``work`` and ``unit`` give the rate.
+    ``check(ours, theirs)`` raises if a peer's result is not equal; ``least_bytes`` is the traffic that none of them can
+    avoid, whose floor is a warm copy of as many bytes; ``work`` and ``unit`` give the rate.
     """
 
     op: str

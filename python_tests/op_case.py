@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mdprop_ext import ops
+
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -68,6 +70,11 @@ class OpCase:
     gradcheck_samples: Callable[[], Iterable[Sample]] = tuple
     keeps_channels_last: bool = False
     twice_differentiable: bool = False
+
+    @property
+    def autograd_function(self) -> type[torch.autograd.Function]:
+        """``ops.<Name>Function`` of the op ``<name>``."""
+        return getattr(ops, "".join(map(str.capitalize, self.name.split("_"))) + "Function")
 
     @property
     def raw(self) -> Any:

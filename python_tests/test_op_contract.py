@@ -36,11 +36,6 @@ def assert_same_bits(results: tuple[Tensor, ...], expected: tuple[Tensor, ...], 
         assert bits(result).equal(bits(wanted)), f"{what}, result {i}"
 
 
-def raw(case: OpCase, sample: Sample) -> tuple[Tensor, ...]:
-    result = case.raw(*case.raw_args(sample))
-    return result if isinstance(result, tuple) else (result,)
-
-
 def first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
     return result[0] if isinstance(result, tuple) else result
 
@@ -54,14 +49,9 @@ def with_gradients(case: OpCase, sample: Sample) -> Sample:
     return copy
 
 
-def public_door(case: OpCase, sample: Sample):
-    """The public function of the sample's positional arguments: its first result."""
-
-    def function(*args):
-        copied = [a.clone() if i in case.mutates else a for i, a in enumerate(args)]
-        return first(case.function(*copied, **sample.kwargs))
-
-    return function
+def function_door(case: OpCase, sample: Sample):
+    """The op's autograd.Function of the sample's positional arguments: its first result."""
+    return lambda *args: first(case.autograd_function.apply(*case.raw_args(Sample("raw", args, sample.kwargs))))
 
 
 def raw_door(case: OpCase, sample: Sample):
@@ -130,7 +120,7 @@ def test_same_bits_on_every_run_and_number_of_threads(case, dtype):
 
 
 @pytest.mark.parametrize("case", DIFFERENTIABLE)
-@pytest.mark.parametrize("door", [public_door, raw_door])
+@pytest.mark.parametrize("door", [function_door, raw_door])
 def test_gradients_through_both_doors(case, door):
     for sample in case.gradcheck_samples():
         assert gradcheck(door(case, sample), with_gradients(case, sample).args)
@@ -172,9 +162,8 @@ def test_results_carry_no_gradient(case):
     if not sample.args[0].is_floating_point():
         return
     sample = sample.map(lambda t: t.clone().requires_grad_())
-    for results in (case.function(*sample.args, **sample.kwargs), raw(case, sample)):
-        for result in results if isinstance(results, tuple) else (results,):
-            assert not result.requires_grad
+    for door in (function_door, raw_door):
+        assert not door(case, sample)(*sample.args).requires_grad
 
 
 @pytest.mark.parametrize(("case", "dtype"), FIRST)

@@ -1,8 +1,8 @@
 // hamming_topk on the CPU.
 //
-// Two ways to find the codes nearer than a query's k-th one so far: bit slices, whose table for a block of codes pays once
-// enough queries share it, and popcount. Both offer what they find to the query's CountingSelect. Work is cut by queries
-// or, when they are few, by codes; the parts of a cut by codes are merged by the same selection.
+// Two ways to find the codes nearer than a query's k-th one so far: bit slices, whose table for a block of codes pays
+// once enough queries share it, and popcount. Both offer what they find to the query's CountingSelect. Work is cut by
+// queries or, when they are few, by codes; the parts of a cut by codes are merged by the same selection.
 #include "hamming_topk/hamming_topk.h"
 
 #include <cstring>
@@ -24,11 +24,12 @@ constexpr int64_t kSlicedQueries = 8;
 #else
 constexpr int64_t kSlicedQueries = 5;
 #endif
-constexpr int64_t kDirectCodes = 1024;             // codes that stay in the first cache while all queries visit them
+constexpr int64_t kMaxSlicedBits = 4096;  // up to here a table fits the second-level cache
+constexpr int64_t kDirectCodes = 1024;    // codes that stay in the first cache while all queries visit them
 constexpr int64_t kMinPreviewCodes = 128;
-constexpr int64_t kTileBytes = int64_t{4} << 20;   // state of the queries that are searched together
+constexpr int64_t kTileBytes = int64_t{4} << 20;  // state of the queries that are searched together
 constexpr int64_t kMinTileQueries = 32;
-constexpr int64_t kQueriesToCut = 512;             // with that many queries, cut the queries and not the codes
+constexpr int64_t kQueriesToCut = 512;  // with that many queries, cut the queries and not the codes
 constexpr int64_t kMinPartCodes = int64_t{1} << 14;
 constexpr int64_t kMaxParts = 32;
 constexpr int64_t kMinTaskPairs = int64_t{1} << 18;
@@ -109,10 +110,10 @@ void scan_directly(const HammingTopkArgs<uint64_t>& args, Range queries, Range c
 
 // ---- bit slices ----
 
-// What the slices of a tile of queries are compared through.
+// The table of the current block, and what each query of a tile looks up there and counts against.
 struct SlicedTile {
-  int64_t groups;   // of bits, padded to what the scan takes
-  int levels;       // digits of a distance
+  int64_t groups;  // of bits, padded to what the scan takes
+  int levels;      // digits of a distance
   const Slice* table;
   uint16_t* offsets;  // [queries, groups]
   uint64_t* biases;   // [queries, levels + 1]
@@ -125,7 +126,7 @@ struct Block {
   int64_t count;
 };
 
-// Offers the codes that the slice marks. In increasing order of index, as the selection wants them.
+// Offers the codes that the slice marks, in increasing order of index, as the selection wants them. Padding comes last.
 void offer_marked(Slice marked, const Block& block, const uint64_t* query, int64_t words, uint64_t last_mask,
                   CountingSelect& select) {
   for (uint64_t rows = any_lane(marked); rows != 0; rows &= rows - 1) {
@@ -214,7 +215,7 @@ void search(const HammingTopkArgs<uint64_t>& args, int64_t k, Range queries, Ran
     const Range some{first, minimum(first + tile_queries, queries.end)};
     TileSelection tile(some.size(), k, args.bits);
     preview(args, k, some, codes, tile);
-    if (some.size() < kSlicedQueries) {
+    if (some.size() < kSlicedQueries || args.bits > kMaxSlicedBits) {
       scan_directly(args, some, codes, tile);
     } else {
       scan_sliced(args, some, codes, tile);

@@ -12,7 +12,9 @@ inline constexpr int64_t kWordBits = 64;
 MDPROP_HOST_DEVICE int64_t word_count(int64_t bits) { return (bits + kWordBits - 1) / kWordBits; }
 
 // The bits of a row's last word that belong to the code.
-MDPROP_HOST_DEVICE uint64_t last_word_mask(int64_t bits) { return ~uint64_t{0} >> (word_count(bits) * kWordBits - bits); }
+MDPROP_HOST_DEVICE uint64_t last_word_mask(int64_t bits) {
+  return ~uint64_t{0} >> (word_count(bits) * kWordBits - bits);
+}
 
 MDPROP_HOST_DEVICE int32_t popcount(uint64_t word) {
 #if defined(__CUDA_ARCH__)

@@ -9,8 +9,9 @@
 MDPROP_ISA_BEGIN
 
 // Takes (distance, index) pairs of one query, those of equal distance in increasing order of index, and keeps the k
-// nearest. A histogram gives the k-th smallest distance after every pair, so candidates are refused as early as possible
-// and the final order is a counting sort. Each pair costs O(1) amortised. Holds pointers into buffers of the caller.
+// nearest. A histogram gives the k-th smallest distance after every pair, so candidates are refused as early as
+// possible and the final order is a counting sort. Each pair costs O(1) amortised. Holds pointers into buffers of the
+// caller.
 class CountingSelect {
  public:
   // The candidates kept between two compactions; more would only cost memory.
@@ -18,7 +19,11 @@ class CountingSelect {
 
   // distances, indices: [capacity(k)]; histogram: [bits + 1].
   CountingSelect(int64_t k, int64_t bits, int32_t* distances, int64_t* indices, int64_t* histogram)
-      : k_(k), distances_(distances), indices_(indices), histogram_(histogram), threshold_(static_cast<int32_t>(bits) + 1) {
+      : k_(k),
+        distances_(distances),
+        indices_(indices),
+        histogram_(histogram),
+        threshold_(static_cast<int32_t>(bits) + 1) {
     for (int64_t distance = 0; distance <= bits; ++distance) histogram_[distance] = 0;
   }
 
@@ -110,10 +115,11 @@ class TileSelection {
         histograms_(queries * (bits + 1)) {
     const int64_t capacity = CountingSelect::capacity(k);
     for (int64_t query = 0; query < queries; ++query) {
-      selects_[query] = CountingSelect(k, bits, distances_.data() + query * capacity, indices_.data() + query * capacity,
-                                       histograms_.data() + query * (bits + 1));
+      selects_[query] = CountingSelect(k, bits, distances_.data() + query * capacity,
+                                       indices_.data() + query * capacity, histograms_.data() + query * (bits + 1));
     }
   }
+
   static int64_t bytes_per_query(int64_t k, int64_t bits) {
     return CountingSelect::capacity(k) * (sizeof(int32_t) + sizeof(int64_t)) + (bits + 1) * sizeof(int64_t);
   }

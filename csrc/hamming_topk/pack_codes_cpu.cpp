@@ -26,7 +26,8 @@ uint64_t gather_bits(const uint8_t* flags) {
   return bytes * 0x0102040810204080u >> 56;
 }
 
-// Eight bits to eight bytes of 0 or 1: each byte of the product keeps its own bit, which then moves to the lowest place.
+// Eight bits to eight bytes of 0 or 1: each byte of the product keeps its own bit, which then moves to the lowest
+// place.
 uint64_t scatter_bits(uint64_t bits) {
   const uint64_t own = (bits & 0xffu) * kLowBits & 0x8040201008040201u;
   return (own + 0x7f7f7f7f7f7f7f7fu) >> 7 & kLowBits;
@@ -47,6 +48,7 @@ uint64_t pack_word(const T* values, int64_t count) {
   return word;
 }
 
+// Low enough to share out small inputs, high enough to pay for a thread.
 int64_t rows_per_task(int64_t bits) { return kBitsPerTask / bits + 1; }
 
 }  // namespace

@@ -1,11 +1,12 @@
 // Gradient of knn_topk on the CPU. A pair's gradient is a combination of its two rows, so pairs first get their
 // weights; then each query sums over its neighbours and each point over the queries that found it, both in the order of
 // the pairs.
+#include "knn_topk/knn_topk.h"
+
 #include <cmath>
 
 #include "common/parallel.h"
 #include "common/scratch.h"
-#include "knn_topk/knn_topk.h"
 #include "knn_topk/knn_topk_math.h"
 
 namespace mdprop::MDPROP_ISA {

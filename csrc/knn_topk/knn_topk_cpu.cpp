@@ -1,7 +1,8 @@
 // knn_topk on the CPU: a filter with a proven rounding bound discards nearly all points at the speed of a matrix
 // product; fp64 distances of the few that remain decide. Scores are compared in registers and never stored.
-#include "common/parallel.h"
 #include "knn_topk/knn_topk.h"
+
+#include "common/parallel.h"
 #include "knn_topk/knn_topk_filter.h"
 #include "knn_topk/knn_topk_plan.h"
 

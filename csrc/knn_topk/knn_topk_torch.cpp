@@ -1,9 +1,10 @@
+#include "knn_topk/knn_topk.h"
+
 #include <limits>
 #include <string>
 #include <tuple>
 
 #include "common/torch_stable.h"
-#include "knn_topk/knn_topk.h"
 
 namespace mdprop {
 namespace {

@@ -16,8 +16,8 @@ constexpr int64_t kSlab = 128;  // channels: kLeafRows * kSlab fp32 values are 1
 // A block of up to kBlockRows rows of one branch.
 struct RowBlock {
   int64_t branch;
-  int64_t first;  // rows count from the first row of the branch, in branch order
   int64_t count;
+  int64_t offsets[kBlockRows];  // of each row in x
 };
 
 // Cuts the rows of every branch into blocks, in order.
@@ -29,18 +29,27 @@ class RowBlocks {
       starts_[b + 1] = starts_[b] + (count_of(shape, b) + kBlockRows - 1) / kBlockRows;
     }
   }
-  int64_t total() { return starts_[shape_.branches]; }
-  int64_t first_of(int64_t branch) { return starts_[branch]; }
-  RowBlock operator()(int64_t block) {
-    int64_t branch = 0;
-    while (starts_[branch + 1] <= block) ++branch;
-    const int64_t first = (block - starts_[branch]) * kBlockRows;
-    return {branch, first, std::min(kBlockRows, count_of(shape_, branch) - first)};
+  int64_t total() const { return starts_[shape_.branches]; }
+  int64_t first_of(int64_t branch) const { return starts_[branch]; }
+  int64_t rows_of(int64_t branch, int64_t block) const {
+    return std::min(kBlockRows, count_of(shape_, branch) - (block - starts_[branch]) * kBlockRows);
   }
-  // Offset in x of a row of a branch.
-  int64_t offset(int64_t branch, int64_t row) const {
-    const int64_t sample = shape_.order[shape_.offsets[branch] + row / shape_.spatial];
-    return (sample * shape_.spatial + row % shape_.spatial) * shape_.channels;
+
+  RowBlock operator()(int64_t block) const {
+    RowBlock result;
+    result.branch = 0;
+    while (starts_[result.branch + 1] <= block) ++result.branch;
+    result.count = rows_of(result.branch, block);
+    const int64_t first = (block - starts_[result.branch]) * kBlockRows;  // counts the rows of the branch
+    int64_t member = shape_.offsets[result.branch] + first / shape_.spatial, row_of_sample = first % shape_.spatial;
+    for (int64_t row = 0; row < result.count; ++row) {
+      result.offsets[row] = (shape_.order[member] * shape_.spatial + row_of_sample) * shape_.channels;
+      if (++row_of_sample == shape_.spatial) {
+        row_of_sample = 0;
+        ++member;
+      }
+    }
+    return result;
   }
 
  private:
@@ -50,7 +59,7 @@ class RowBlocks {
 
 // Calls body(RowBlock, its number) for every block, in parallel.
 template <typename Body>
-void for_each_block(const Shape& shape, RowBlocks& blocks, const Body& body) {
+void for_each_block(const Shape& shape, const RowBlocks& blocks, const Body& body) {
   const int64_t grain = std::max<int64_t>(1, kValuesPerTask / (kBlockRows * shape.channels));
   parallel_for(blocks.total(), grain, [&](int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) body(blocks(block), block);
@@ -59,8 +68,8 @@ void for_each_block(const Shape& shape, RowBlocks& blocks, const Body& body) {
 
 // Mean and sum of squared deviations of each channel of a block, in fp64: means, m2s [C].
 template <typename T>
-void block_moments(const Shape& shape, const RowBlocks& blocks, const RowBlock& block, const T* data,
-                   double* MDPROP_RESTRICT means, double* MDPROP_RESTRICT m2s) {
+void block_moments(const Shape& shape, const RowBlock& block, const T* data, double* MDPROP_RESTRICT means,
+                   double* MDPROP_RESTRICT m2s) {
   using Acc = acc_t<T>;
   alignas(64) Acc sums[kSlab], centres[kSlab], squares[kSlab];
   Tile<T> tile;
@@ -75,7 +84,7 @@ void block_moments(const Shape& shape, const RowBlocks& blocks, const RowBlock& 
       std::fill(squares, squares + width, Acc(0));
       const auto for_each_row = [&](const auto& body) {
         for (int64_t row = 0; row < rows; ++row) {
-          body(tile.load(data + blocks.offset(block.branch, block.first + leaf + row) + slab, width));
+          body(tile.load(data + block.offsets[leaf + row] + slab, width));
         }
       };
       for_each_row([&](const Acc* MDPROP_RESTRICT x) {
@@ -103,12 +112,12 @@ void block_moments(const Shape& shape, const RowBlocks& blocks, const RowBlock& 
 }
 
 template <typename T>
-void row_statistics(const MultiBatchNormForwardArgs<T>& args, RowBlocks& blocks) {
+void row_statistics(const MultiBatchNormForwardArgs<T>& args, const RowBlocks& blocks) {
   const Shape& shape = args.shape;
   const int64_t channels = shape.channels;
   Scratch<double> means(blocks.total() * channels), m2s(blocks.total() * channels);
   for_each_block(shape, blocks, [&](const RowBlock& block, int64_t number) {
-    block_moments(shape, blocks, block, args.x, means.data() + number * channels, m2s.data() + number * channels);
+    block_moments(shape, block, args.x, means.data() + number * channels, m2s.data() + number * channels);
   });
   const int64_t per_pair = std::max<int64_t>(1, blocks.total() / shape.branches);
   parallel_for(shape.branches * channels, std::max<int64_t>(1, kValuesPerTask / per_pair),
@@ -117,8 +126,8 @@ void row_statistics(const MultiBatchNormForwardArgs<T>& args, RowBlocks& blocks)
                    const int64_t branch = at / channels, channel = at % channels;
                    Moments total;
                    for (int64_t block = blocks.first_of(branch); block < blocks.first_of(branch + 1); ++block) {
-                     merge(total, {static_cast<double>(blocks(block).count), means[block * channels + channel],
-                                   m2s[block * channels + channel]});
+                     merge(total, {static_cast<double>(blocks.rows_of(branch, block)),
+                                   means[block * channels + channel], m2s[block * channels + channel]});
                    }
                    args.mean[at] = static_cast<acc_t<T>>(total.mean);
                    args.var[at] = static_cast<acc_t<T>>(total.count > 0 ? total.m2 / total.count : 0);
@@ -164,7 +173,7 @@ void forward_rows(const MultiBatchNormForwardArgs<T>& args) {
   for_each_block(shape, blocks, [&](const RowBlock& block, int64_t) {
     Tile<T> tile;
     for (int64_t row = 0; row < block.count; ++row) {
-      const int64_t start = blocks.offset(block.branch, block.first + row);
+      const int64_t start = block.offsets[row];
       for_each_tile(0, shape.channels, [&](int64_t c, int64_t count) {
         const int64_t at = block.branch * shape.channels + c;
         normalise(tile.load(args.x + start + c, count), affine.means + at, affine.scales.data() + at,
@@ -176,8 +185,8 @@ void forward_rows(const MultiBatchNormForwardArgs<T>& args) {
 
 // Per channel of a block: sums of g and of g * (x - mean), in fp64: [C] each.
 template <bool kRelu, typename T>
-void block_sums(const MultiBatchNormBackwardArgs<T>& args, const RowBlocks& blocks, const RowBlock& block,
-                const AffineRows<T>& affine, double* MDPROP_RESTRICT grad_sums, double* MDPROP_RESTRICT product_sums) {
+void block_sums(const MultiBatchNormBackwardArgs<T>& args, const RowBlock& block, const AffineRows<T>& affine,
+                double* MDPROP_RESTRICT grad_sums, double* MDPROP_RESTRICT product_sums) {
   using Acc = acc_t<T>;
   const int64_t channels = args.shape.channels;
   alignas(64) Acc sums[kSlab], products[kSlab];
@@ -190,7 +199,7 @@ void block_sums(const MultiBatchNormBackwardArgs<T>& args, const RowBlocks& bloc
     std::fill(sums, sums + width, Acc(0));
     std::fill(products, products + width, Acc(0));
     for (int64_t row = 0; row < block.count; ++row) {
-      const int64_t start = blocks.offset(block.branch, block.first + row) + slab;
+      const int64_t start = block.offsets[row] + slab;
       const Acc* MDPROP_RESTRICT grad = grad_tile.load(args.grad + start, width);
       const Acc* MDPROP_RESTRICT x = x_tile.load(args.x + start, width);
       for (int64_t c = 0; c < width; ++c) {
@@ -208,7 +217,7 @@ void block_sums(const MultiBatchNormBackwardArgs<T>& args, const RowBlocks& bloc
 
 // Sums over each (branch, channel), their gradients of the affine parameters, and the input gradient's coefficients.
 template <typename T>
-void row_gradient_sums(const MultiBatchNormBackwardArgs<T>& args, RowBlocks& blocks, const AffineRows<T>& affine,
+void row_gradient_sums(const MultiBatchNormBackwardArgs<T>& args, const RowBlocks& blocks, const AffineRows<T>& affine,
                        acc_t<T>* centres, acc_t<T>* slopes) {
   using Acc = acc_t<T>;
   const Shape& shape = args.shape;
@@ -216,8 +225,7 @@ void row_gradient_sums(const MultiBatchNormBackwardArgs<T>& args, RowBlocks& blo
   Scratch<double> grad_sums(blocks.total() * channels), product_sums(blocks.total() * channels);
   const auto sum_block = shape.relu ? block_sums<true, T> : block_sums<false, T>;
   for_each_block(shape, blocks, [&](const RowBlock& block, int64_t number) {
-    sum_block(args, blocks, block, affine, grad_sums.data() + number * channels,
-              product_sums.data() + number * channels);
+    sum_block(args, block, affine, grad_sums.data() + number * channels, product_sums.data() + number * channels);
   });
   for (int64_t at = 0; at < shape.branches * channels; ++at) {
     const int64_t branch = at / channels, channel = at % channels;
@@ -239,14 +247,14 @@ void row_gradient_sums(const MultiBatchNormBackwardArgs<T>& args, RowBlocks& blo
 }
 
 template <bool kRelu, typename T>
-void gradient_rows(const MultiBatchNormBackwardArgs<T>& args, RowBlocks& blocks, const AffineRows<T>& affine,
+void gradient_rows(const MultiBatchNormBackwardArgs<T>& args, const RowBlocks& blocks, const AffineRows<T>& affine,
                    const acc_t<T>* centres, const acc_t<T>* slopes) {
   using Acc = acc_t<T>;
   const int64_t channels = args.shape.channels;
   for_each_block(args.shape, blocks, [&](const RowBlock& block, int64_t) {
     Tile<T> grad_tile, x_tile;
     for (int64_t row = 0; row < block.count; ++row) {
-      const int64_t start = blocks.offset(block.branch, block.first + row);
+      const int64_t start = block.offsets[row];
       for_each_tile(0, channels, [&](int64_t slab, int64_t count) {
         const int64_t at = block.branch * channels + slab;
         const Acc* MDPROP_RESTRICT grad = grad_tile.load(args.grad + start + slab, count);

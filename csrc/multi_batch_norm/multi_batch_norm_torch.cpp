@@ -129,7 +129,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor x, OptionalTenso
   const int64_t branches = mean.size(0), channels = x.size(1);
   const MemoryFormat format = kernel_format(x);
   const Tensor x_dense = in_format(x, format);
-  const Tensor grad_dense = in_format(torch::stable::to(grad, x.scalar_type()), format);
+  const Tensor grad_dense =
+      in_format(grad.scalar_type() == x.scalar_type() ? grad : torch::stable::to(grad, x.scalar_type()), format);
   const ScalarType dtype = accumulate_dtype(x.scalar_type());
   const OptionalTensor weight_wide = as_dtype(weight, dtype), bias_wide = as_dtype(bias, dtype);
   const Tensor mean_wide = as_dtype(mean, dtype), var_wide = as_dtype(var, dtype);

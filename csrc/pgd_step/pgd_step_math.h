@@ -13,8 +13,8 @@ template <typename Bits, typename T>
 MDPROP_HOST_DEVICE T next_value(T value, bool upwards) {
   constexpr Bits kSign = Bits{1} << (8 * sizeof(Bits) - 1);
   const Bits bits = bit_cast<Bits>(value);
-  const bool negative = (bits & kSign) != 0;
-  const Bits moved = negative == upwards ? bits - 1 : bits + 1;
+  const Bits down = upwards ? kSign : Bits{0};  // the sign with which a smaller magnitude is the wanted neighbour
+  const Bits moved = (bits & kSign) == down ? Bits(bits - 1) : Bits(bits + 1);
   const Bits from_zero = upwards ? Bits{1} : Bits(kSign | 1);
   return bit_cast<T>((bits & Bits(~kSign)) == 0 ? from_zero : moved);
 }
@@ -34,14 +34,27 @@ MDPROP_HOST_DEVICE Acc round_down(double value) {
   return static_cast<double>(rounded) > value ? next_below(rounded) : rounded;
 }
 
-// max and min in which NaN wins and, of two equal values, the first: as torch.clamp does.
+// `value` moved by one or two units in its last place. Cheaper than the exact neighbour, so that it costs little where
+// only a few values of a loop need it.
+template <typename Acc>
+MDPROP_HOST_DEVICE Acc slightly_below(Acc value) {
+  constexpr Acc kUnit = sizeof(Acc) == 4 ? Acc(0x1p-23) : Acc(0x1p-52);
+  return value - (value < 0 ? -value : value) * kUnit;
+}
+template <typename Acc>
+MDPROP_HOST_DEVICE Acc slightly_above(Acc value) {
+  return -slightly_below(-value);
+}
+
+// max and min that keep a NaN in `value`, and `value` itself where the two are equal, as torch.clamp does. One
+// comparison each, without a branch, so that loops vectorise.
 template <typename Acc>
 MDPROP_HOST_DEVICE Acc at_least(Acc value, Acc bound) {
-  return value >= bound || value != value ? value : bound;
+  return value < bound ? bound : value;
 }
 template <typename Acc>
 MDPROP_HOST_DEVICE Acc at_most(Acc value, Acc bound) {
-  return value <= bound || value != value ? value : bound;
+  return value > bound ? bound : value;
 }
 
 template <typename Acc>
@@ -60,17 +73,17 @@ MDPROP_HOST_DEVICE T narrow_between(acc_t<T> value, acc_t<T> low, acc_t<T> high)
   }
 }
 
-// One value of the linf step. `origin + radius` may round outwards; the bound then moves in by one ulp.
+// One value of the linf step. `origin + radius` may round outwards; the bound then moves in.
 template <typename T, typename Acc = acc_t<T>>
 MDPROP_HOST_DEVICE T linf_value(Acc x, Acc grad, Acc origin, Acc step, Acc radius, Acc lower, Acc upper) {
   Acc high = origin + radius, low = origin - radius;
-  high = high - origin > radius ? next_below(high) : high;
-  low = origin - low > radius ? next_above(low) : low;
+  high = high - origin > radius ? slightly_below(high) : high;
+  low = origin - low > radius ? slightly_above(low) : low;
   high = at_most(high, upper);
   low = at_least(low, lower);
   Acc value = at_most(at_least(x + step * sign(grad), low), high);
   value = at_most(at_least(value, lower), upper);  // the box wins where the origin lies outside of it
-  return narrow_between<T>(value, low, high);
+  return narrow_between<T>(origin != origin ? origin : value, low, high);
 }
 
 // One value of the l2 step: `moved` is x + scale * grad; shrink < 1 pulls it back onto the ball. Rounding goes towards
@@ -80,7 +93,8 @@ MDPROP_HOST_DEVICE T l2_value(Acc moved, Acc origin, Acc shrink, Acc lower, Acc 
   const Acc delta = (moved - origin) * shrink;
   Acc value = shrink < 1 ? origin + delta : moved;
   const Acc limit = delta < 0 ? -delta : delta;
-  value = value - origin > limit ? next_below(value) : origin - value > limit ? next_above(value) : value;
+  value = value - origin > limit ? slightly_below(value) : value;
+  value = origin - value > limit ? slightly_above(value) : value;
   value = at_most(at_least(value, lower), upper);
   return narrow_between<T>(value, at_most(value, origin), at_least(value, origin));
 }

@@ -51,8 +51,8 @@ Result topk(const std::vector<uint64_t>& queries, const std::vector<uint64_t>& c
   const int64_t words = words_of(bits);
   const int64_t num_queries = queries.size() / words, num_codes = codes.size() / words;
   Result result{std::vector<int32_t>(num_queries * k, -7), std::vector<int64_t>(num_queries * k, -7)};
-  mdprop::hamming_topk_cpu<uint64_t>({queries.data(), codes.data(), result.distances.data(), result.indices.data(),
-                                      num_queries, num_codes, k, bits});
+  mdprop::hamming_topk_cpu<uint64_t>(
+      {queries.data(), codes.data(), result.distances.data(), result.indices.data(), num_queries, num_codes, k, bits});
   return result;
 }
 
@@ -78,7 +78,7 @@ void check_equal(const std::vector<uint64_t>& queries, const std::vector<uint64_
 
 // Few queries take the popcount scan and many the slices; more than 2^15 codes are cut into parts.
 void test_sizes() {
-  for (int64_t bits : {1, 3, 12, 33, 48, 63, 64, 65, 96, 128, 129, 200, 256, 259, 1000}) {
+  for (int64_t bits : {1, 3, 12, 33, 48, 63, 64, 65, 96, 128, 129, 200, 256, 259, 1000, 5000}) {
     for (int64_t num_queries : {1, 5, 33}) {
       for (int64_t num_codes : {1, 63, 513, 1100}) {
         for (int64_t k : {1, 10, 600}) {
@@ -168,10 +168,10 @@ void test_pack_special() {
 // 0, -0, smallest, -smallest, 1, infinity, -infinity, NaN, -NaN by their bits.
 void test_pack_halves() {
   const std::vector<bool> positive = {false, false, true, false, true, true, false, false, false};
-  check_pack<mdprop::Half>(
-      {{0}, {0x8000}, {1}, {0x8001}, {0x3c00}, {0x7c00}, {0xfc00}, {0x7e00}, {0xfe00}}, positive, 9);
-  check_pack<mdprop::BFloat16>(
-      {{0}, {0x8000}, {1}, {0x8001}, {0x3f80}, {0x7f80}, {0xff80}, {0x7fc0}, {0xffc0}}, positive, 9);
+  check_pack<mdprop::Half>({{0}, {0x8000}, {1}, {0x8001}, {0x3c00}, {0x7c00}, {0xfc00}, {0x7e00}, {0xfe00}}, positive,
+                           9);
+  check_pack<mdprop::BFloat16>({{0}, {0x8000}, {1}, {0x8001}, {0x3f80}, {0x7f80}, {0xff80}, {0x7fc0}, {0xffc0}},
+                               positive, 9);
 }
 
 }  // namespace

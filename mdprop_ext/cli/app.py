@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -34,8 +34,6 @@ _OUT = typer.Option("--out", help="Folder for the results.", metavar="DIR")
 
 # Options of these commands are read by the modules that they go to.
 _FORWARDED: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-
-_Number = TypeVar("_Number", int, float)
 
 
 def build_app() -> typer.Typer:
@@ -180,6 +178,9 @@ def _print_summary(metrics: dict[str, Any], out: Path) -> None:
 
 def _listed(name: str, text: str, read: Callable[[str], Any]) -> list[Any]:
     try:
-        return [read(part.strip()) for part in text.split(",") if part.strip()] or [read("")]
+        values = [read(part.strip()) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise ValueError(f"{name}: expected values separated by commas, got {text!r}") from None
+        values = []
+    if not values:
+        raise ValueError(f"{name}: expected values separated by commas, got {text!r}")
+    return values

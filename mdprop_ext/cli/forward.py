@@ -38,9 +38,19 @@ def run_benchmarks(arguments: Sequence[str]) -> int:
     Raises:
         ValueError: If there is no source checkout.
     """
-    for root in (Path(mdprop_ext.__file__).parents[1], Path.cwd()):
+    root = find_benchmarks([Path(mdprop_ext.__file__).parents[1], Path.cwd()])
+    search_path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": search_path}, check=False).returncode
+
+
+def find_benchmarks(roots: Sequence[Path]) -> Path:
+    """Returns the first folder that holds the benchmarks.
+
+    Raises:
+        ValueError: If none does.
+    """
+    for root in roots:
         if (root / "benchmarks" / "__main__.py").is_file():
-            search_path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-            command = [sys.executable, "-m", "benchmarks", *arguments]
-            return subprocess.run(command, env={**os.environ, "PYTHONPATH": search_path}, check=False).returncode
+            return root
     raise ValueError("bench: the benchmarks are not installed with the package, run this in a checkout of its source")

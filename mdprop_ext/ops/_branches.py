@@ -32,23 +32,21 @@ def check(x: Tensor, branches: int, ids: Tensor | None, sizes: Tensor | None, tr
     """Checks the values of ids and sizes where they can be read without asking a device."""
     if torch.compiler.is_compiling():
         return
+    samples = x.shape[0]
     if sizes is not None and sizes.shape[0] != branches:
-        raise ValueError(f"branch: expected {branches} sizes, one a branch, or {x.shape[0]} ids, got {sizes.shape[0]}")
-    if sizes is not None and sizes.device.type == "cpu":
-        if int(sizes.sum()) != x.shape[0] or bool((sizes < 0).any()):
-            raise ValueError(f"branch: sizes must be >= 0 and add up to N = {x.shape[0]}, got {sizes.tolist()}")
-        counts = sizes
-    elif ids is not None and ids.device.type == "cpu":
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < branches:
-            raise ValueError(f"branch: ids must be in [0, {branches}), got {int(ids.min())} to {int(ids.max())}")
-        counts = torch.bincount(ids, minlength=branches)
-    elif ids is None and sizes is None:
-        counts = torch.tensor([x.shape[0]])
-    else:
+        raise ValueError(f"branch: expected {branches} sizes, one a branch, or {samples} ids, got {sizes.shape[0]}")
+    known = next((t for t in (ids, sizes) if t is not None), None)
+    if known is not None and known.device.type != "cpu":
         return
-    values = counts * (x.numel() // max(1, x.shape[0] * x.shape[1]))
-    if training and bool((values == 1).any()):
-        raise ValueError(
-            f"x: expected more than one value a channel in every branch when training, got {list(x.shape)} "
-            f"with branch sizes {counts.tolist()}"
-        )
+    values = [samples] if known is None else known.tolist()
+    if sizes is not None and (sum(values) != samples or min(values) < 0):
+        raise ValueError(f"branch: sizes must be >= 0 and add up to N = {samples}, got {values}")
+    if ids is not None and values and not (min(values) >= 0 and max(values) < branches):
+        raise ValueError(f"branch: ids must be in [0, {branches}), got {min(values)} to {max(values)}")
+    if training and x.numel() == samples * x.shape[1]:
+        counts = values if ids is None else torch.bincount(ids, minlength=branches).tolist()
+        if 1 in counts:
+            raise ValueError(
+                f"x: expected more than one value a channel in every branch when training, got {list(x.shape)} "
+                f"with branch sizes {counts}"
+            )

@@ -58,7 +58,7 @@ def knn_topk(queries: Tensor, points: Tensor, k: int, *, metric: str) -> tuple[T
     if torch.is_autocast_enabled(queries.device.type):
         queries, points = _as_float(queries), _as_float(points)
     _check_arguments(queries, points, k, metric)
-    return KnnTopkFunction.apply(queries, points, k, metric)  # type: ignore
+    return torch.ops.mdprop.knn_topk(queries, points, k, metric)  # type: ignore[no-any-return]
 
 
 class KnnTopkFunction(torch.autograd.Function):

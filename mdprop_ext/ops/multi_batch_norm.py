@@ -74,7 +74,7 @@ def multi_batch_norm(
     """
     ids, sizes = _branches.split(x, branch)
     _check_arguments(x, weight, bias, running_mean, running_var, ids, sizes, training, momentum, activation)
-    y, mean, var, count = MultiBatchNormFunction.apply(  # type: ignore[no-untyped-call]
+    y, mean, var, count = torch.ops.mdprop.multi_batch_norm(
         x, weight, bias, running_mean, running_var, ids, sizes, training, float(eps), activation
     )
     if training and running_mean is not None and running_var is not None:

@@ -32,8 +32,8 @@ def pgd_step(
         x' = clamp(project(x + step * direction, {||x' - origin|| <= radius}), lower, upper)
 
     The result obeys ball and box after rounding to its dtype: where rounding would leave the ball, the value moves
-    towards the origin. A zero gradient moves nothing, ``sign(NaN)`` is 0, and a NaN in ``x`` or ``origin`` stays NaN. If
-    an origin lies outside the box, the box wins. To descend, negate ``step``.
+    towards the origin. A zero gradient moves nothing, ``sign(NaN)`` is 0, and a NaN in ``x`` or ``origin`` stays NaN.
+    If an origin lies outside the box, the box wins. To descend, negate ``step``.
 
     Args:
         x: ``[N, *]`` current points, float32, float64, bfloat16 or float16; contiguous or channels_last, which is kept.
@@ -67,7 +67,7 @@ def pgd_step(
         dtype = _check.compute_dtype(x)
         lower_bound = torch.as_tensor(lower, dtype=dtype, device=x.device).expand(x.shape)
         upper_bound = torch.as_tensor(upper, dtype=dtype, device=x.device).expand(x.shape)
-    return PgdStepFunction.apply(  # type: ignore[no-untyped-call, no-any-return]
+    return torch.ops.mdprop.pgd_step(  # type: ignore[no-any-return]
         x,
         grad,
         origin,

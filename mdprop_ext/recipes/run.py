@@ -19,7 +19,7 @@ from mdprop_ext.recipes.trainer import Record, train
 METRICS_FILE = "metrics.json"
 LOG_FILE = "log.jsonl"
 _GRID_ATTACKS = ("st", "mt5")
-_GRID_EPS_255 = (4.0, 8.0, 16.0)
+_GRID_EPS_255 = (8.0, 16.0)
 _GRID_STEPS = (5,)
 
 

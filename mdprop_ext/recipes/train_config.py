@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import nn
 
 from mdprop_ext.nn.backbones import conv4, resnet18, resnet50
@@ -89,8 +90,12 @@ class TrainConfig:
         Returns:
             A module from ``[N, in_channels, H, W]`` to unit embeddings ``[N, embedding_dim]``.
         """
+        model: nn.Module
         if self.model == "conv4":
-            return conv4(in_channels=in_channels, embedding_dim=self.embedding_dim)
-        resnet = resnet18 if self.model == "resnet18" else resnet50
-        stem: Literal["cifar", "imagenet"] = "cifar" if image_size <= 64 else "imagenet"
-        return resnet(in_channels=in_channels, embedding_dim=self.embedding_dim, stem=stem)
+            model = conv4(in_channels=in_channels, embedding_dim=self.embedding_dim)
+        else:
+            resnet = resnet18 if self.model == "resnet18" else resnet50
+            stem: Literal["cifar", "imagenet"] = "cifar" if image_size <= 64 else "imagenet"
+            model = resnet(in_channels=in_channels, embedding_dim=self.embedding_dim, stem=stem)
+        # Convolutions on CPUs are about a third faster in this layout.
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

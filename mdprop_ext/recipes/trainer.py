@@ -104,7 +104,7 @@ def _update(
     optimizer.zero_grad()
     logs["loss"].backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    return {name: float(value) for name, value in logs.items()}
+    return {name: float(value.detach()) for name, value in logs.items()}
 
 
 def _batches(sampler: ClassBatchSampler, steps: int) -> Iterator[list[int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 # What one tile of keys may hold: 16 MB of float32.
 TILE_VALUES = 1 << 22
@@ -14,7 +13,8 @@ MAX_TILE_CODES = 1 << 14
 
 def pack_codes(codes: Tensor) -> Tensor:
     """Bits of rows into words; see ``mdprop_ext.ops.pack_codes``."""
-    positive = pad(codes > 0, (0, -codes.shape[1] % 64)).contiguous()
+    positive = codes.new_zeros(codes.shape[0], -(-codes.shape[1] // 64) * 64, dtype=torch.bool)
+    positive[:, : codes.shape[1]] = codes > 0
     # Eight flags are one int64; the product gathers its byte i at bit 56 + i, and no two terms meet.
     eight = positive.view(torch.int64) * 0x0102040810204080
     return (eight >> 56).to(torch.uint8).view(torch.int64)
@@ -31,6 +31,12 @@ def hamming_topk(queries: Tensor, codes: Tensor, k: int, *, bits: int) -> tuple[
     With bits as +-1, ``distance = (bits - <q, c>) / 2``. One matrix product a tile of codes gives ``distance * tile +
     index`` as an exact integer in floating point: a key without ties, whose smallest values are the answer.
     """
+    # Keys are exact in the dtype chosen below, and not in the one that autocast would choose.
+    with torch.autocast(queries.device.type, enabled=False):
+        return _search(queries, codes, k, bits)
+
+
+def _search(queries: Tensor, codes: Tensor, k: int, bits: int) -> tuple[Tensor, Tensor]:
     found = min(k, codes.shape[0])
     distances = torch.full((queries.shape[0], k), 2**31 - 1, dtype=torch.int32, device=queries.device)
     indices = torch.full((queries.shape[0], k), -1, dtype=torch.int64, device=queries.device)
@@ -73,5 +79,6 @@ def _byte_bits(device: torch.device) -> Tensor:
 
 def _decode(packed: Tensor, bits: int, table: Tensor) -> Tensor:
     """``[N, bits]``, each byte's eight values looked up in ``table`` ``[256, 8]``."""
-    values = table[packed.contiguous().view(torch.uint8).int()]
+    # A clone, since a tensor of one row or none may call itself contiguous whatever its strides.
+    values = table[packed.clone(memory_format=torch.contiguous_format).view(torch.uint8).int()]
     return values.flatten(1)[:, :bits]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +98,7 @@ def backward(
     activation: str | None,
     affine_gradients: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Kernel of the gradient: ``grad_x`` like x, ``grad_weight`` and ``grad_bias`` ``[B, C]``, or ``[0]`` if unwanted."""
+    """Kernel of the gradient: ``grad_x`` like x; ``grad_weight``, ``grad_bias`` ``[B, C]``, or ``[0]`` if unwanted."""
     branches = mean.shape[0]
     grad_x = torch.empty_like(x)
     grad_weight, grad_bias = (mean.new_zeros((branches, x.shape[1]) if affine_gradients else 0) for _ in range(2))
@@ -204,6 +205,6 @@ def _parts(
             if index.numel():
                 yield b, x[index], index
         return
-    for b, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for b, (begin, end) in enumerate(pairwise(bounds)):
         if end > begin:
             yield b, x[begin:end], slice(begin, end)

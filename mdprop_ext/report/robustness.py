@@ -27,6 +27,7 @@ def plot_robustness(results: Mapping[str, Mapping[str, Any]], path: str | Path) 
     if not attacks:
         raise ValueError("results: expected at least one with rows in robust_grid, got none")
     step_counts = sorted({row["steps"] for metrics in results.values() for row in metrics["robust_grid"]})
+    radii = sorted({0.0, *(row["eps_255"] for metrics in results.values() for row in metrics["robust_grid"])})
     figure, axes = new_panels(len(attacks))
     for axis, attack in zip(axes, attacks, strict=True):
         line = 0
@@ -46,7 +47,7 @@ def plot_robustness(results: Mapping[str, Mapping[str, Any]], path: str | Path) 
                             label=label if branch == "main" else f"{label}, worst branch",
                         )
                 line += 1
-        axis.set(title=_title(attack), xlabel="radius of the attack in 1/255", ylabel="R@1 in %")
+        axis.set(title=_title(attack), xlabel="radius of the attack in 1/255", ylabel="R@1 in %", xticks=radii)
     _share_limits(axes)
     axes[0].legend(frameon=False, loc="lower left", fontsize="small")
     save_png(figure, Path(path))
@@ -74,4 +75,4 @@ def _share_limits(axes: list[Any]) -> None:
     """Lets all panels cover the same range of R@1, so that heights compare."""
     limits = [axis.get_ylim() for axis in axes]
     for axis in axes:
-        axis.set_ylim(max(0.0, min(low for low, _ in limits)), min(101.0, max(high for _, high in limits)))
+        axis.set_ylim(max(-1.0, min(low for low, _ in limits)), min(101.0, max(high for _, high in limits)))

@@ -39,8 +39,10 @@ def plot_training(histories: Mapping[str, Sequence[Mapping[str, float]]], path: 
             linewidth=1.8,
             label=name,
         )
-    loss_axis.set(title="Loss", xlabel="step", ylabel="training loss")
+    loss_axis.set(title="Training", xlabel="step", ylabel="loss")
     recall_axis.set(title="Validation", xlabel="step", ylabel="R@1 in %")
+    for axis in (loss_axis, recall_axis):
+        axis.xaxis.get_major_locator().set_params(integer=True)
     loss_axis.legend(frameon=False)
     save_png(figure, Path(path))
 

@@ -65,6 +65,12 @@ def test_unpack_inverts_pack():
         assert torch.equal(ops.unpack_codes(ops.pack_codes(codes), bits=bits), codes)
 
 
+def test_packed_codes_carry_no_gradient():
+    codes = torch.randn(3, 70, requires_grad=True)
+    assert not ops.pack_codes(codes).requires_grad
+    assert not torch.ops.mdprop.pack_codes(codes).requires_grad
+
+
 PROGRAM = """
 import hashlib, torch
 from mdprop_ext import ops

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from recipe_cases import fake_metrics, write_folder
+
+from mdprop_ext.cli import main
+from mdprop_ext.cli.compare import comparison_table
+from mdprop_ext.cli.forward import find_benchmarks
+from mdprop_ext.recipes import RECIPES, load_checkpoint
+
+SHORT = ["--set", "steps=3", "--set", "validate_every=2", "--set", "classes_per_batch=4"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    path = write_folder(tmp_path_factory.mktemp("data") / "images")
+    return ["--data", "folder", "--train", str(path), "--image-size", "16"]
+
+
+@pytest.fixture(scope="module")
+def trained(folder: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "mdprop"
+    assert main(["train", "--recipe", "mdprop", *folder, *SHORT, "--seed", "3", "--out", str(out)]) == 0
+    return out
+
+
+def test_train_writes_everything_and_is_quiet(
+    folder: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--recipe", "plain", *folder, *SHORT, "--epochs", "1", "--out", str(tmp_path / "a" / "run")]
+    assert main(arguments) == 0
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    assert printed.out.startswith("plain: R@1 ")
+    assert printed.out.count("\n") == 1
+    assert sorted(path.name for path in (tmp_path / "a" / "run").iterdir()) == [
+        "config.json",
+        "log.jsonl",
+        "metrics.json",
+        "model.safetensors",
+        "robustness.png",
+        "training.png",
+    ]
+    # One epoch: 12 images in batches of 4 classes with 16 images each meet every class in one batch.
+    assert len((tmp_path / "a" / "run" / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_eval_gives_the_numbers_of_training_again(trained: Path, tmp_path: Path) -> None:
+    arguments = ["--attacks", "st,pgd", "--eps", "8,16", "--steps", "2"]
+    assert main(["eval", "--checkpoint", str(trained), *arguments, "--out", str(tmp_path)]) == 0
+    ours, of_training = (json.loads((path / "metrics.json").read_text()) for path in (tmp_path, trained))
+    for key in ("recipe", "seed", "test", "robust"):
+        assert ours[key] == of_training[key]
+    keys = {(row["attack"], row["eps_255"], row["steps"], row["branch"]) for row in ours["robust_grid"]}
+    assert keys == {
+        (attack, eps, 2, branch)
+        for attack in ("st", "pgd")
+        for eps in (8.0, 16.0)
+        for branch in ("main", "st", "mt", "worst")
+    }
+    assert (tmp_path / "robustness.png").stat().st_size > 1000
+
+
+def test_eval_takes_other_images(trained: Path, folder: list[str], tmp_path: Path) -> None:
+    path = folder[3]
+    short = ["--attacks", "st", "--eps", "4", "--steps", "1", "--out", str(tmp_path)]
+    command = ["eval", "--checkpoint", str(trained), "--data", "folder", "--test", f"{path}::class0,class1", *short]
+    assert main(command) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["recipe"] == "mdprop"
+
+
+def test_eval_of_damaged_checkpoints(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(trained, broken)
+    (broken / "model.safetensors").write_bytes(b"")
+    command = ["eval", "--checkpoint", str(broken), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert capsys.readouterr().err.strip().endswith("is damaged or incomplete")
+    assert main(["eval", "--checkpoint", str(trained), "--channels", "3", "--data", "digits", *command[3:]]) == 1
+    assert "channels: the model takes images of 1, got 3" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_compare_trains_all_and_ends_with_a_table(
+    folder: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--recipes", "plain,mdprop", "--seeds", "2", *SHORT, "--set", "mt_targets=2"]
+    assert main(["compare", *folder, *arguments, "--out", str(tmp_path)]) == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    runs = ["mdprop-seed0", "mdprop-seed1", "plain-seed0", "plain-seed1"]
+    assert names == sorted([*runs, "comparison.json", "comparison.md", "robustness.png", "training.png"])
+    assert load_checkpoint(tmp_path / "mdprop-seed1")[1].recipe_config["mt_targets"] == 2
+    printed = capsys.readouterr().out
+    assert "MT5 R@1" in printed
+    assert str(tmp_path / "robustness.png") in printed
+    table = (tmp_path / "comparison.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in table] == ["recipe", "---", "plain", "mdprop"]
+    assert "±" in table[2]
+
+
+def test_comparison_table() -> None:
+    header, rows = comparison_table({"plain": [fake_metrics(0.8)], "mdprop": [fake_metrics(0.9), fake_metrics(0.86)]})
+    assert header == ["recipe", "clean R@1", "mAP@R", "ST R@1", "MT2 R@1", "MT5 R@1", "seconds"]
+    assert rows[0] == ["plain", "80.0", "26.7", "40.0", "40.0", "40.0", "2"]
+    assert rows[1][:3] == ["mdprop", "88.0 ± 2.8 (+8.0)", "29.3 ± 0.9 (+2.7)"]
+    assert rows[1][3] == "44.0 ± 1.4 (x1.10)"
+
+
+def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list(RECIPES)
+    assert all(row["summary"] and row["paper"] for row in rows)
+    assert rows[1]["settings"]["mt_targets"] == 5
+    assert main(["recipes"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in RECIPES)
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("train", "eval", "compare", "recipes", "info", "selftest", "bench"))
+
+
+def test_info_goes_to_its_module(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json"]) == 0
+    assert "torch" in capsys.readouterr().out
+
+
+def test_benchmarks_need_a_checkout(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="run this in a checkout of its source"):
+        find_benchmarks([tmp_path, tmp_path / "lib"])
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "__main__.py").write_text("")
+    assert find_benchmarks([tmp_path / "lib", tmp_path]) == tmp_path
+
+
+def test_missing_typer_is_one_sentence(tmp_path: Path) -> None:
+    # A module that fails to import stands for one that is not installed.
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(\"No module named 'typer'\", name='typer')")
+    search_path = os.pathsep.join([str(tmp_path), *sys.path])
+    finished = subprocess.run(
+        [sys.executable, "-m", "mdprop_ext.cli", "recipes"],
+        env={**os.environ, "PYTHONPATH": search_path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 1
+    assert finished.stderr == (
+        "mdprop: this needs the package 'typer', which is not installed: run pip install 'mdprop_ext[cli]'\n"
+    )

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from image_files import write_classes, write_image
+from recipe_cases import write_folder
+
+from mdprop_ext.cli import main
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data") / "good")
+
+
+def outcome(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Status and the one line on standard error."""
+    status = main(arguments)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("mdprop: ")
+    assert printed.err.count("\n") == 1, printed.err
+    assert "Traceback" not in printed.err
+    return status, printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipe", "mdprp"], "no recipe 'mdprp', did you mean 'mdprop'?"),
+        (["--set", "epss=1"], "unknown key 'epss', did you mean 'eps'?"),
+        (["--set", "eps=much"], "eps: expected a number, got 'much'"),
+        (["--set", "eps"], "expected key=value, got 'eps'"),
+        (["--epochs", "-1"], "epochs: expected at least 1, got -1"),
+        (["--epochs", "0"], "epochs: expected at least 1, got 0"),
+        (["--seed", "-1"], "seed: expected at least 0, got -1"),
+        (["--data", "cifar"], "expected one of digits, omniglot, folder, got 'cifar'"),
+        (["--data", "digits"], "the digits come without a path"),
+        (["--train", "/nowhere"], "no such file or folder: '/nowhere'"),
+        (["--image-size", "0"], "image_size: expected at least 1 pixel, got 0"),
+        (["--image-size", "8"], "images must be at least 16 pixels"),
+        (["--channels", "2"], "channels: expected 1 (greyscale) or 3 (RGB), got 2"),
+    ],
+)
+def test_training_with_bad_arguments(
+    arguments: list[str], message: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = ["--recipe", "mdprop", "--data", "folder", "--train", str(data), "--image-size", "16"]
+    out = tmp_path / "out"
+    status, printed = outcome(["train", *good, "--out", str(out), *arguments], capsys)
+    assert status == 1
+    assert message in printed
+    assert not out.exists()
+
+
+def test_bad_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    write_classes(tmp_path / "few", ["a", "b", "c"])
+    (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 not really")
+    write_folder(tmp_path / "damaged")
+    (tmp_path / "damaged" / "class0" / "00.png").write_bytes(b"\x89PNG but no more")
+    write_image(tmp_path / "flat" / "0.png")
+    messages = {
+        "empty": "found no images",
+        "few": "expected at least 2 classes",
+        "broken.zip": "is damaged or incomplete",
+        "damaged": "the image 'class0/00.png'",
+        "flat": "expected images in one folder a class",
+    }
+    for name, message in messages.items():
+        arguments = ["--recipe", "plain", "--data", "folder", "--train", str(tmp_path / name)]
+        status, printed = outcome(["train", *arguments, "--out", str(tmp_path / "out")], capsys)
+        assert status == 1
+        assert message in printed
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_file_as_output_folder(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    for command in (["train", "--recipe", "plain"], ["compare"]):
+        arguments = [*command, "--data", "folder", "--train", str(data), "--out", str(tmp_path / "file")]
+        status, printed = outcome(arguments, capsys)
+        assert status == 1
+        assert "out: expected a folder" in printed
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint", "/nowhere"], "checkpoint: no file 'config.json' in '/nowhere'"),
+        (["--checkpoint", "/nowhere", "--attacks", "st,fgsm"], "attacks: expected st, pgd or mt"),
+        (["--checkpoint", "/nowhere", "--attacks", ","], "attacks: expected values separated by commas, got ','"),
+        (["--checkpoint", "/nowhere", "--eps", "4,x"], "eps: expected values separated by commas, got '4,x'"),
+        (["--checkpoint", "/nowhere", "--eps", "-4"], "eps: expected a number from 0 to 1"),
+        (["--checkpoint", "/nowhere", "--steps", "-1"], "steps: expected at least 0, got -1"),
+        (["--checkpoint", "/nowhere", "--test", "x"], "data: expected one of digits, omniglot, folder"),
+    ],
+)
+def test_evaluation_with_bad_arguments(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, printed = outcome(["eval", *arguments, "--out", str(tmp_path / "out")], capsys)
+    assert status == 1
+    assert message in printed
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipes", "plain,mdprp"], "no recipe 'mdprp'"),
+        (["--recipes", ","], "recipes: expected values separated by commas"),
+        (["--seeds", "0"], "seeds: expected at least 1, got 0"),
+        (["--set", "mt_target=2"], "unknown key 'mt_target'"),
+        (["--set", "mt_targets=0"], "mt_targets: expected at least 1, got 0"),
+    ],
+)
+def test_comparison_with_bad_arguments(
+    arguments: list[str], message: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["compare", "--data", "folder", "--train", str(data), "--out", str(tmp_path / "out"), *arguments]
+    status, printed = outcome(command, capsys)
+    assert status == 1
+    assert message in printed
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "No such command 'trian'"),
+        ([], "Missing command"),
+        (["train", "--data", "digits", "--out", "x"], "Missing option '--recipe'"),
+        (["train", "--colour", "red"], "No such option: --colour"),
+        (["recipes", "extra"], "unexpected extra argument"),
+        (["train", "--seed", "one"], "'--seed'"),
+    ],
+)
+def test_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, printed = outcome(arguments, capsys)
+    assert status == 2
+    assert message in printed

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from mdprop_ext.recipes import MDPropConfig, TrainConfig, apply_settings
+from mdprop_ext.recipes.settings import parse_value
+
+
+def test_settings_reach_the_configuration_that_has_the_field() -> None:
+    recipe, training = apply_settings(
+        [MDPropConfig(), TrainConfig()],
+        ["eps=8/255", "mt_targets=3", "loss=separate", "steps = 7", "steps=9", "epochs=2", "weight_decay=1e-4"],
+    )
+    assert recipe == MDPropConfig(eps=8 / 255, mt_targets=3, loss="separate")
+    assert training == TrainConfig(steps=9, epochs=2, weight_decay=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ("eps", "set: expected key=value, got 'eps'"),
+        ("eps=", "set: expected key=value"),
+        ("=3", "set: expected key=value"),
+        ("epss=0.1", "unknown key 'epss', did you mean 'eps'"),
+        ("lerning_rate=0.1", "did you mean 'learning_rate'"),
+        ("eps=big", "eps: expected a number, got 'big'"),
+        ("eps=1/0", "eps: expected a number, got '1/0'"),
+        ("eps=8", "eps: expected a number from 0 to 1, got 8.0"),
+        ("steps=3.5", "steps: expected an integer, got '3.5'"),
+        ("steps=0", "steps: expected at least 1, got 0"),
+        ("epochs=-1", "epochs: expected at least 1, got -1"),
+        ("learning_rate=0", "learning_rate: expected a number above 0"),
+        ("learning_rate=inf", "learning_rate: expected at least 0"),
+        ("model=vgg", "model: expected one of conv4, resnet18, resnet50, got 'vgg'"),
+        ("images_per_class=1", "images_per_class: expected at least 2, got 1"),
+    ],
+)
+def test_wrong_settings(setting: str, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        apply_settings([MDPropConfig(), TrainConfig()], [setting])
+
+
+def test_values_by_type() -> None:
+    assert parse_value("flag", "True", bool) is True
+    assert parse_value("count", "none", int | None) is None
+    assert parse_value("count", "4", int | None) == 4
+    assert parse_value("text", "a=b", str) == "a=b"
+    with pytest.raises(ValueError, match="flag: expected true or false"):
+        parse_value("flag", "1", bool)
