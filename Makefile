@@ -14,7 +14,7 @@ CPP_BUILD := build/cpp-tests
 .PHONY: demo test test-cpp test-python check-cuda bench lint format clean
 
 demo: $(VENV)/.demo
-	$(BIN)/python examples/demo.py
+	$(BIN)/mdprop compare --recipes plain,mdprop --data digits --out runs/demo
 
 test: test-cpp test-python
 

@@ -24,6 +24,11 @@ def tool(name: str) -> str:
     return found
 
 
+def find_nvcc() -> str | None:
+    """The CUDA compiler: CUDACXX, else the one on PATH, else the one in the toolkit's usual place."""
+    return os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+
+
 def check_tools() -> None:
     """Stops with one sentence where the compiler or torch is missing."""
     compiler = os.environ.get("CXX", "c++" if shutil.which("c++") else "g++")
@@ -39,8 +44,7 @@ def check_tools() -> None:
         )
     if os.environ.get("MDPROP_CUDA", "auto") not in ("auto", "0", "1"):
         sys.exit(f"mdprop_ext: MDPROP_CUDA must be auto, 0 or 1, got {os.environ['MDPROP_CUDA']!r}")
-    nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-    if os.environ.get("MDPROP_CUDA") == "1" and nvcc is None:
+    if os.environ.get("MDPROP_CUDA") == "1" and find_nvcc() is None:
         sys.exit(
             "mdprop_ext: MDPROP_CUDA=1 asks for CUDA kernels, but nvcc was not found: install the CUDA toolkit and put "
             "its bin folder on PATH, or set MDPROP_CUDA=0 for a CPU build"
@@ -65,8 +69,9 @@ class CMakeBuild(build_ext):
             f"-DMDPROP_VERSION={self.distribution.get_version()}",
         ]
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
+        environment = {**os.environ, **({"CUDACXX": nvcc} if (nvcc := find_nvcc()) else {})}
         for command in (configure, [tool("cmake"), "--build", str(folder), "--parallel", jobs]):
-            if subprocess.run(command).returncode != 0:
+            if subprocess.run(command, env=environment).returncode != 0:
                 sys.exit(f"mdprop_ext: the build failed; the error is above (command: {' '.join(command)})")
 
 

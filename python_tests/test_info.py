@@ -32,7 +32,7 @@ def test_info_without_the_extension():
     result = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True, env=os.environ)
     facts = json.loads(result.stdout)
     assert facts["extension"] is None
-    assert "reinstall" in facts["extension_error"]
+    assert "install the package again" in facts["extension_error"]
 
 
 def test_selftest_passes(capsys):

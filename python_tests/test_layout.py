@@ -39,7 +39,7 @@ def sources() -> list[Path]:
 def test_the_ops_are_known_everywhere():
     from mdprop_ext import ops
 
-    assert {case.name for case in OP_CASES} == set(STEMS)
+    assert set(STEMS) <= {case.name for case in OP_CASES}  # small helper ops have rows of their own
     assert all(callable(getattr(ops, stem)) for stem in STEMS)
     assert set(STEMS) <= {path.parent.name for path in ROOT.glob("csrc/*/*_cpu.cpp")}
     assert {path.parent.name for path in ROOT.glob("csrc/*/*_cpu.cpp")} <= set(STEMS), "a kernel without a public op"

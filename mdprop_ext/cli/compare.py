@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -143,11 +144,13 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _print(header: Sequence[str], rows: Sequence[Sequence[str]], paths: Sequence[Path]) -> None:
-    table = Table(title="Unseen classes, in %")
-    for column in header:
-        table.add_column(column, justify="left" if column == header[0] else "right", no_wrap=True)
+    table = Table(title="Unseen classes, in %", box=SIMPLE, pad_edge=False)
+    table.add_column(header[0], no_wrap=True)
+    for column in header[1:]:
+        table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(*row)
+        # Two lines a cell, so that the table fits 80 columns.
+        table.add_row(*(cell.replace(" ± ", "±").replace(" (", "\n(") for cell in row))
     console = Console()
     console.print(table)
     for path in paths:

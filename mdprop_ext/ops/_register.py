@@ -40,16 +40,18 @@ def load_extension() -> str | None:
         ``None`` if they are loaded, else one sentence that says why not and what to do.
 
     Raises:
-        ImportError: With ``MDPROP_BACKEND=ext``, if they cannot be loaded.
+        ImportError: If ``MDPROP_CPU_ISA`` cannot be served; with ``MDPROP_BACKEND=ext``, if they cannot be loaded.
     """
     if backend() == "reference":
         return "MDPROP_BACKEND=reference asks for the plain PyTorch implementations"
     try:
         importlib.import_module("mdprop_ext._C")
     except ImportError as error:
+        if "MDPROP_CPU_ISA" in str(error):
+            raise
         reason = (
-            f"the compiled kernels could not be loaded ({error}): "
-            "reinstall with pip install --force-reinstall --no-deps mdprop_ext, or set MDPROP_BACKEND=reference"
+            f"the compiled kernels could not be loaded ({error}): install the package again, or set "
+            "MDPROP_BACKEND=reference to use the plain PyTorch implementations"
         )
         if backend() == "ext":
             raise ImportError(reason) from None
@@ -65,7 +67,7 @@ def _report_fallback(name: str, device: str) -> None:
     reason = load_extension() or f"this build has no kernel for {device} tensors"
     if backend() == "ext":
         raise RuntimeError(f"mdprop_ext.ops.{name} on {device}: MDPROP_BACKEND=ext forbids the reference, and {reason}")
-    warnings.warn(f"mdprop_ext.ops.{name} runs its slower reference on {device}: {reason}", stacklevel=3)
+    warnings.warn(f"mdprop_ext.ops.{name} runs its slower reference on {device}: {reason}", stacklevel=2)
 
 
 def op_names() -> tuple[str, ...]:

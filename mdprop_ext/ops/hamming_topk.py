@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -51,6 +53,25 @@ def hamming_topk(queries: Tensor, codes: Tensor, k: int, *, bits: int) -> tuple[
     if codes.device != queries.device:
         raise ValueError(f"codes: expected the device of queries, {queries.device}, got {codes.device}")
     return torch.ops.mdprop.hamming_topk(queries, codes, k, bits)  # type: ignore[no-any-return]
+
+
+class HammingTopkFunction(torch.autograd.Function):
+    """``torch.ops.mdprop.hamming_topk`` as an autograd function, whose integer results carry no gradient."""
+
+    @staticmethod
+    def forward(queries: Tensor, codes: Tensor, k: int, bits: int) -> tuple[Tensor, Tensor]:
+        """Calls the op."""
+        return torch.ops.mdprop.hamming_topk(queries, codes, k, bits)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Marks the results as not differentiable."""
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[None, ...]:
+        """Never called with a gradient, since the results require none."""
+        return (None,) * 4
 
 
 def pack_codes(codes: Tensor) -> Tensor:
@@ -122,8 +143,7 @@ def _fake_unpack(packed: Tensor, bits: int) -> Tensor:
     return packed.new_empty((packed.shape[0], bits), dtype=torch.bool)
 
 
-# Results are integers or bool, which autograd never differentiates: an autograd.Function would change nothing and costs
-# more than a small call.
+# The op itself needs no gradient formula: integer results are never differentiated.
 register_op(
     "hamming_topk",
     "(Tensor queries, Tensor codes, int k, int bits) -> (Tensor distances, Tensor indices)",

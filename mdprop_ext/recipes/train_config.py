@@ -43,7 +43,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     schedule: Schedule = "constant"
     weight_decay: float = 0.0
-    steps: int = 400
+    steps: int = 300
     epochs: int | None = None
     classes_per_batch: int = 32
     images_per_class: int = 2

@@ -34,7 +34,18 @@ def test_progress_on_a_terminal_and_ctrl_c(tmp_path: Path) -> None:
     data = write_folder(tmp_path / "images")
     out = tmp_path / "run"
     terminal, program_end = pty.openpty()
-    options = ["--data", "folder", "--train", str(data), "--image-size", "16", "--set", "steps=1000000"]
+    options = [
+        "--data",
+        "folder",
+        "--train",
+        str(data),
+        "--image-size",
+        "16",
+        "--set",
+        "steps=1000000",
+        "--set",
+        "validate_every=5",
+    ]
     with subprocess.Popen(
         [sys.executable, "-m", "mdprop_ext.cli", "train", "--recipe", "mdprop", *options, "--out", str(out)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "120"},

@@ -47,7 +47,7 @@ def test_auto_warns_once_an_op_when_the_module_is_missing():
     result = run(WITHOUT_EXTENSION + CALL + "ops.pgd_step(x, x, x, norm='linf', step=0.1, radius=0.1)\n")
     assert result.returncode == 0
     assert result.stderr.count("runs its slower reference on cpu") == 1
-    assert "reinstall with pip install" in result.stderr
+    assert "install the package again" in result.stderr
 
 
 def test_ext_refuses_a_missing_module():
@@ -62,7 +62,7 @@ def test_an_unknown_backend_is_named():
 
 
 def test_an_unknown_instruction_set_is_named():
-    result = run(CALL, MDPROP_BACKEND="ext", MDPROP_CPU_ISA="sse9")
+    result = run(CALL, MDPROP_CPU_ISA="sse9")
     assert result.returncode != 0
     assert "MDPROP_CPU_ISA must be one of baseline, avx2, avx512, got sse9" in last_line(result)
 

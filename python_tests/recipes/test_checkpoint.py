@@ -74,5 +74,5 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no file 'config.json'"):
+    with pytest.raises(ValueError, match="no file 'config\\.json'"):
         load_checkpoint(tmp_path / "nowhere")
