@@ -62,7 +62,9 @@ def case(
     units = 5 if training else 2  # forward reads and writes x; backward reads two tensors and writes one
     return Case(
         op="multi_batch_norm",
-        case=" ".join(["x".join(map(str, shape)), memory_format, "train" if training else "eval", activation or ""]).strip(),
+        case=" ".join(
+            ["x".join(map(str, shape)), memory_format, "train" if training else "eval", activation or ""]
+        ).strip(),
         dtype=str(dtype).removeprefix("torch."),
         ours=step(ops.multi_batch_norm, inputs, gradient, options),
         peers={"split": step(reference.multi_batch_norm, inputs, gradient, options)},
