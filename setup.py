@@ -25,8 +25,9 @@ def tool(name: str) -> str:
 
 
 def find_nvcc() -> str | None:
-    """The CUDA compiler: CUDACXX, else the one on PATH, else the one in the toolkit's usual place."""
-    return os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    """The CUDA compiler: CUDACXX, else the one on PATH, else the one of CUDA_HOME or of the toolkit's usual place."""
+    toolkit = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    return os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which(f"{toolkit}/bin/nvcc")
 
 
 def check_tools() -> None:

@@ -1,0 +1,110 @@
+"""What setup.py says when something that it needs is missing, and that the distributions are complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs a checkout of the source")
+
+
+def build(tmp_path: Path, tools: tuple[str, ...], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the build with nothing but the named tools on PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in tools:
+        found = shutil.which(name)
+        if found is None:
+            pytest.skip(f"{name} is not installed here")
+        (folder / name).symlink_to(found)
+    kept = {k: v for k, v in os.environ.items() if k not in ("CXX", "CUDACXX") and not k.startswith("MDPROP_")}
+    return subprocess.run(
+        [
+            sys.executable,
+            "setup.py",
+            "-q",
+            "build_ext",
+            "--build-temp",
+            str(tmp_path / "t"),
+            "--build-lib",
+            str(tmp_path),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**kept, "PATH": str(folder), **environment},
+    )
+
+
+def last_line(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    return result.stderr.strip().splitlines()[-1]
+
+
+def test_no_compiler(tmp_path):
+    line = last_line(build(tmp_path, ()))
+    assert line.startswith("mdprop_ext: no C++ compiler was found: install one")
+
+
+def test_a_compiler_that_does_not_exist(tmp_path):
+    assert "no C++ compiler was found" in last_line(build(tmp_path, ("c++",), CXX="/nowhere/g++"))
+
+
+def test_cuda_wanted_without_nvcc(tmp_path):
+    line = last_line(build(tmp_path, ("c++",), MDPROP_CUDA="1", CUDA_HOME="/nowhere"))
+    assert line.startswith("mdprop_ext: MDPROP_CUDA=1 asks for CUDA kernels, but nvcc was not found: install")
+
+
+def test_an_unknown_value_of_mdprop_cuda(tmp_path):
+    assert last_line(build(tmp_path, ("c++",), MDPROP_CUDA="yes")) == (
+        "mdprop_ext: MDPROP_CUDA must be auto, 0 or 1, got 'yes'"
+    )
+
+
+def test_the_source_distribution_is_complete(tmp_path):
+    copy = tmp_path / "source"
+    ignored = shutil.ignore_patterns(".venv", ".git", "build", "runs", "*.so", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, copy, ignore=ignored)
+    command = [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path)]
+    subprocess.run(command, cwd=copy, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = [
+        *ROOT.glob("csrc/*/*.[ch]*"),
+        *ROOT.glob("csrc/*/*.cu"),
+        *ROOT.glob("cmake/*"),
+        *ROOT.glob("mdprop_ext/**/*.py"),
+    ]
+    missing = {
+        str(path.relative_to(ROOT)) for path in wanted if "/tests/" not in str(path) and "__pycache__" not in str(path)
+    } - names
+    assert not missing
+    assert {"CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE", "README.md", "mdprop_ext/py.typed"} <= names
+
+
+def test_the_stub_names_what_the_module_has():
+    from mdprop_ext import _C
+
+    stub = (ROOT / "mdprop_ext/_C.pyi").read_text()
+    assert {name for name in dir(_C) if not name.startswith("_")} == {"build_info"}
+    assert all(f"    {key}:" in stub for key in _C.build_info())
+
+
+def test_the_installed_module_has_no_path_into_the_build():
+    from mdprop_ext import _C
+
+    readelf = shutil.which("readelf")
+    if readelf is None:
+        pytest.skip("readelf is not installed here")
+    dynamic = subprocess.run([readelf, "-d", _C.__file__], capture_output=True, text=True, check=True).stdout
+    assert "RUNPATH" not in dynamic
+    assert "RPATH" not in dynamic
+    assert "libtorch.so" in dynamic
