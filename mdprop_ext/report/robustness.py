@@ -49,7 +49,7 @@ def plot_robustness(results: Mapping[str, Mapping[str, Any]], path: str | Path) 
                 line += 1
         axis.set(title=_title(attack), xlabel="radius of the attack in 1/255", ylabel="R@1 in %", xticks=radii)
     _share_limits(axes)
-    axes[0].legend(frameon=False, loc="lower left", fontsize="small")
+    axes[0].legend(frameon=False, loc="lower left", fontsize="small", handlelength=3)
     save_png(figure, Path(path))
 
 
