@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Without a card to run on, CUDA kernels would only cost build time; set MDPROP_CUDA=1 to build them all the same.
 export MDPROP_CUDA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo auto || echo 0)
+# Threads that spin while they wait slow one another down where tests share two cores.
+export OMP_WAIT_POLICY ?= passive
 
 BUILD_FILES := pyproject.toml setup.py CMakeLists.txt $(shell find cmake csrc -type f -not -path '*/tests/*')
 CPP_BUILD := build/cpp-tests
