@@ -32,7 +32,7 @@ def find_nvcc() -> str | None:
 
 def check_tools() -> None:
     """Stops with one sentence where the compiler or torch is missing."""
-    compiler = os.environ.get("CXX", "c++" if shutil.which("c++") else "g++")
+    compiler = os.environ.get("CXX") or ("c++" if shutil.which("c++") else "g++")
     if shutil.which(compiler.split()[0]) is None:
         sys.exit(
             "mdprop_ext: no C++ compiler was found: install one (for instance apt-get install g++) "

@@ -2,7 +2,8 @@
 
 include(CheckCXXCompilerFlag)
 
-set(MDPROP_WARNINGS -Wall -Wextra -Wno-unknown-pragmas -Wno-psabi)
+# Error texts name files by their path in the source tree, not on the machine of the build.
+set(MDPROP_WARNINGS -Wall -Wextra -Wno-unknown-pragmas -Wno-psabi "-ffile-prefix-map=${CMAKE_SOURCE_DIR}/=")
 # No contraction into fused multiply-adds: every instruction set computes the same bits. Kernels do not read errno or
 # floating-point exceptions.
 set(MDPROP_KERNEL_FLAGS ${MDPROP_WARNINGS} -ffp-contract=off -fno-math-errno -fno-trapping-math)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import mdprop_ext
-from mdprop_ext.ops._register import NAMESPACE, backend, load_extension, op_names
+from mdprop_ext.ops._register import NAMESPACE, load_extension, op_names
 
 VARIABLES = (
     "MDPROP_BACKEND",
@@ -45,7 +45,7 @@ def collect() -> dict[str, Any]:
         "torch_cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "backend": backend(),
+        "backend": os.environ.get("MDPROP_BACKEND", "auto"),
         "extension": extension,
         "extension_error": error,
         "ops": {name: kernels(name) for name in op_names()},

@@ -68,7 +68,13 @@ def samples(dtype: torch.dtype) -> Iterator[Sample]:
     yield Sample("no_affine", (x, None, None, mean, var), {**routed, "training": True, "momentum": 0.3}, "no_affine")
     yield Sample("no_statistics", (x, weight, bias, None, None), {**routed, "training": True}, "no_statistics")
     yield Sample("bias_only", (x, None, bias, mean, var), {**routed, "activation": "relu"}, "no_affine")
-    yield Sample("empty", (x[:0], weight, bias, mean, var), {"branch": [0, 0, 0], "training": True}, "empty")
+    for training in (True, False):
+        options = {"branch": [0, 0, 0], "training": training}
+        yield Sample(f"no_samples-{training}", (x[:0], weight, bias, mean, var), options, "empty")
+        options = {"branch": [9, 0, 0], "training": training}
+        yield Sample(f"no_values-{training}", (x[:, :, :0], weight, bias, mean, var), options, "empty")
+        no_channels = [table[:, :0] for table in (weight, bias, mean, var)]
+        yield Sample(f"no_channels-{training}", (x[:, :0], *no_channels), options, "empty")
 
 
 def raw_args(sample: Sample) -> tuple[Any, ...]:
@@ -144,5 +150,8 @@ MULTI_BATCH_NORM = OpCase(
         ),
         BadCall(ValueError, "activation: expected None or one of", (X, *TABLES), {"activation": "gelu"}),
         BadCall(ValueError, "momentum: expected a number", (X, *TABLES), {"training": True, "momentum": None}),
+        BadCall(ValueError, r"momentum: expected a number in \[0, 1\], got 5", (X, *TABLES), {"momentum": 5}),
+        BadCall(ValueError, "eps: expected a number >= 0, got -1", (X, *TABLES), {"eps": -1}),
+        BadCall(ValueError, "running_mean, running_var: expected both", (X, *TABLES[:3], None), {"training": True}),
     ),
 )

@@ -114,7 +114,11 @@ PGD_STEP = OpCase(
         BadCall(
             ValueError, r"step: expected a number or \[N\] with N = 4, got \[3\]", (X, X, X), {**OPTIONS, "step": X[0]}
         ),
-        BadCall(ValueError, "radius: expected a number >= 0, got -0.1", (X, X, X), {**OPTIONS, "radius": -0.1}),
+        BadCall(ValueError, "radius: expected >= 0, got -0.1", (X, X, X), {**OPTIONS, "radius": -0.1}),
+        BadCall(ValueError, "radius: expected >= 0, got tensor", (X, X, X), {**OPTIONS, "radius": X[:, 0] - 1}),
+        BadCall(
+            ValueError, "lower: expected at most upper", (X, X, X), {**OPTIONS, "lower": X + 0.5, "upper": X + 0.4}
+        ),
         BadCall(
             ValueError,
             "lower: expected a number or a tensor that broadcasts",

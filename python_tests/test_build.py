@@ -54,6 +54,10 @@ def test_no_compiler(tmp_path):
     assert line.startswith("mdprop_ext: no C++ compiler was found: install one")
 
 
+def test_an_empty_name_of_the_compiler_means_none(tmp_path):
+    assert "no C++ compiler was found" in last_line(build(tmp_path, (), CXX=""))
+
+
 def test_a_compiler_that_does_not_exist(tmp_path):
     assert "no C++ compiler was found" in last_line(build(tmp_path, ("c++",), CXX="/nowhere/g++"))
 

@@ -110,6 +110,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor x, OptionalTensor weig
   for (int64_t b = 0; b < branches; ++b) {
     mutable_data<int64_t>(count)[b] = (order.offsets[b + 1] - order.offsets[b]) * shape.spatial;
   }
+  if (x.numel() == 0) {
+    if (training) {
+      torch::stable::zero_(mean);
+      torch::stable::zero_(var);
+    }
+    return {y, mean, var, count};
+  }
   dispatch_floating(x.scalar_type(), "multi_batch_norm", [&](auto tag) {
     using T = typename decltype(tag)::type;
     using Acc = acc_t<T>;
@@ -126,7 +133,12 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor x, OptionalTenso
                                             OptionalTensor branch_sizes, bool training, double eps,
                                             std::optional<std::string> activation, bool affine_gradients) {
   STD_TORCH_CHECK(same_shape(grad, x), "multi_batch_norm_backward: grad must have the shape of x");
+  STD_TORCH_CHECK(x.dim() >= 2 && mean.dim() == 2, "multi_batch_norm_backward: x must be [N, C, *] and mean [B, C]");
   const int64_t branches = mean.size(0), channels = x.size(1);
+  check_table(weight, "weight", branches, channels);
+  check_table(bias, "bias", branches, channels);
+  check_table(mean, "mean", branches, channels);
+  check_table(var, "var", branches, channels);
   const MemoryFormat format = kernel_format(x);
   const Tensor x_dense = in_format(x, format);
   const Tensor grad_dense =
@@ -143,6 +155,11 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor x, OptionalTenso
                             : torch::stable::new_empty(mean_wide, {0});
   };
   Tensor grad_weight = table(), grad_bias = table();
+  if (x.numel() == 0) {
+    torch::stable::zero_(grad_weight);
+    torch::stable::zero_(grad_bias);
+    return {grad_x, grad_weight, grad_bias};
+  }
   dispatch_floating(x.scalar_type(), "multi_batch_norm_backward", [&](auto tag) {
     using T = typename decltype(tag)::type;
     using Acc = acc_t<T>;
@@ -167,10 +184,18 @@ void move_towards(const Tensor& running, const Value* values, double scale, doub
 // running_means, running_vars: B tensors [C]; num_batches: B counters or none; mean, var [B, C], count [B] of forward.
 void update(std::vector<Tensor> running_means, std::vector<Tensor> running_vars, std::vector<Tensor> num_batches,
             Tensor mean, Tensor var, Tensor count, std::optional<double> momentum) {
-  const Tensor mean_wide = as_dtype(mean, ScalarType::Double), var_wide = as_dtype(var, ScalarType::Double);
+  const auto branches = static_cast<int64_t>(running_means.size());
+  STD_TORCH_CHECK(mean.dim() == 2, "multi_batch_norm_update_: mean must be [B, C]");
   const int64_t channels = mean.size(1);
+  check_table(mean, "mean", branches, channels);
+  check_table(var, "var", branches, channels);
+  STD_TORCH_CHECK(running_vars.size() == running_means.size() && count.numel() == branches &&
+                      (num_batches.empty() || num_batches.size() == running_means.size()),
+                  "multi_batch_norm_update_: expected one running_mean, running_var and count a branch");
+  const Tensor mean_wide = as_dtype(mean, ScalarType::Double), var_wide = as_dtype(var, ScalarType::Double);
+  const Tensor counts = as_dtype(count, ScalarType::Long);
   for (size_t b = 0; b < running_means.size(); ++b) {
-    const int64_t values = data<int64_t>(count)[b];
+    const int64_t values = data<int64_t>(counts)[b];
     if (values == 0) continue;
     double share = momentum.value_or(0);
     if (!num_batches.empty()) {

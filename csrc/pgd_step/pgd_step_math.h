@@ -73,16 +73,16 @@ MDPROP_HOST_DEVICE T narrow_between(acc_t<T> value, acc_t<T> low, acc_t<T> high)
   }
 }
 
-// One value of the linf step. `origin + radius` may round outwards; the bound then moves in.
+// One value of the linf step. `origin + radius` may round outwards; the bound then moves in, but not past the origin.
+// The limits lie in the box, which wins where the origin lies outside of it.
 template <typename T, typename Acc = acc_t<T>>
 MDPROP_HOST_DEVICE T linf_value(Acc x, Acc grad, Acc origin, Acc step, Acc radius, Acc lower, Acc upper) {
   Acc high = origin + radius, low = origin - radius;
-  high = high - origin > radius ? slightly_below(high) : high;
-  low = origin - low > radius ? slightly_above(low) : low;
-  high = at_most(high, upper);
-  low = at_least(low, lower);
-  Acc value = at_most(at_least(x + step * sign(grad), low), high);
-  value = at_most(at_least(value, lower), upper);  // the box wins where the origin lies outside of it
+  high = high - origin > radius ? at_least(slightly_below(high), origin) : high;
+  low = origin - low > radius ? at_most(slightly_above(low), origin) : low;
+  high = at_most(at_least(high, lower), upper);
+  low = at_most(at_least(low, lower), upper);
+  const Acc value = at_most(at_least(x + step * sign(grad), low), high);
   return narrow_between<T>(origin != origin ? origin : value, low, high);
 }
 
@@ -93,10 +93,11 @@ MDPROP_HOST_DEVICE T l2_value(Acc moved, Acc origin, Acc shrink, Acc lower, Acc 
   const Acc delta = (moved - origin) * shrink;
   Acc value = shrink < 1 ? origin + delta : moved;
   const Acc limit = delta < 0 ? -delta : delta;
-  value = value - origin > limit ? slightly_below(value) : value;
-  value = origin - value > limit ? slightly_above(value) : value;
+  value = value - origin > limit ? at_least(slightly_below(value), origin) : value;
+  value = origin - value > limit ? at_most(slightly_above(value), origin) : value;
   value = at_most(at_least(value, lower), upper);
-  return narrow_between<T>(value, at_most(value, origin), at_least(value, origin));
+  const Acc inside = at_most(at_least(origin, lower), upper);
+  return narrow_between<T>(value, at_most(value, inside), at_least(value, inside));
 }
 
 // What a sample's perturbation of the given norm is multiplied by. Slightly less than radius / norm, so that the

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from mdprop_ext._optional import require
+from mdprop_ext.ops import BackendError
 from mdprop_ext.recipes import RunInterrupted
 
 __all__ = ["main"]
@@ -39,10 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunInterrupted as interruption:
         return _fail(str(interruption), _INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted: nothing was written", _INTERRUPTED)
-    except (ValueError, ImportError, OSError) as error:
+        return _fail("interrupted: unfinished work was not written", _INTERRUPTED)
+    except (ValueError, ImportError, OSError, BackendError) as error:
         return _fail(f"error: {error}", _FAILED)
     except Exception as error:
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            return _fail("error: not enough memory for images, embeddings or batches of this size", _FAILED)
         # Usage errors: their class has another home in each version of typer.
         if not hasattr(error, "format_message"):
             raise

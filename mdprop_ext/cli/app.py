@@ -68,8 +68,7 @@ def train(
     """Train a model by a recipe; writes checkpoint, log, metrics and plots."""
     recipe_type = recipe_class(recipe)
     recipe_config, config = apply_settings([recipe_type.config_class(), TrainConfig(epochs=epochs)], settings or ())
-    if seed < 0:
-        raise ValueError(f"seed: expected at least 0, got {seed}")
+    _check_seed(seed)
     check_output_folder(out)
     source = DataSource(data, train_path, test_path, image_size, channels)
     splits = source.load(seed)
@@ -104,7 +103,11 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Of the attacks; by default that of training.")] = None,
 ) -> None:
     """Measure a trained model, clean and under attack; writes metrics and a plot."""
-    grid = grid_settings(_listed("attacks", attacks, str), _listed("eps", eps, float), _listed("steps", steps, int))
+    radii = _listed("eps", eps, float)
+    if not all(0 <= radius <= 255 for radius in radii):
+        raise ValueError(f"eps: expected radii from 0 to 255, in 1/255, got {eps!r}")
+    grid = grid_settings(_listed("attacks", attacks, str), radii, _listed("steps", steps, int))
+    _check_seed(seed or 0)
     if data is None and (train_path or test_path):
         raise ValueError("data: expected one of digits, omniglot, folder beside --train and --test, got none")
     source = None if data is None else DataSource(data, train_path, test_path, image_size, channels)
@@ -137,6 +140,11 @@ def compare(
     compare_recipes(_listed("recipes", names, str), source, out, settings=settings or (), epochs=epochs, seeds=seeds)
 
 
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed: expected at least 0 and less than 2^63, got {seed}")
+
+
 def recipes(
     as_json: Annotated[bool, typer.Option("--json", help="For machines, with hyper-parameters.")] = False,
 ) -> None:
@@ -166,7 +174,7 @@ def selftest(context: typer.Context) -> None:
 
 
 def bench(context: typer.Context) -> None:
-    """Measure the ops, in a checkout of the source: bench [op ...] [--json FILE] [--quick]."""
+    """Measure the ops, in a checkout of the source: bench OP ... --json FILE --quick."""
     raise typer.Exit(run_benchmarks(context.args))
 
 

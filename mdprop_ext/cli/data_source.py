@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from mdprop_ext.data import ImageSet, Splits, load_folder, load_omniglot, load_splits
+from mdprop_ext.data import DATA_NAMES, ImageSet, Splits, load_folder, load_omniglot, load_splits
 from mdprop_ext.recipes import Checkpoint
 
 
@@ -27,6 +27,10 @@ class DataSource:
     test: str | None = None
     image_size: int | None = None
     channels: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in DATA_NAMES:
+            raise ValueError(f"data: expected one of {', '.join(DATA_NAMES)}, got {self.name!r}")
 
     def load(self, seed: int) -> Splits:
         """Loads all three splits; the seed draws the validation classes."""

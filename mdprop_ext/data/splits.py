@@ -16,7 +16,7 @@ from mdprop_ext.data.image_set import ImageSet
 from mdprop_ext.data.omniglot import find_characters, load_characters
 
 _LOGGER = logging.getLogger(__name__)
-_NAMES = ("digits", "omniglot", "folder")
+DATA_NAMES = ("digits", "omniglot", "folder")
 # Retrieval within a split needs another class to confuse with.
 _MIN_CLASSES = 2
 
@@ -86,8 +86,8 @@ def load_splits(
         >>> test.classes
         ('5', '6', '7', '8', '9')
     """
-    if name not in _NAMES:
-        raise ValueError(f"name: expected one of {', '.join(_NAMES)}, got {name!r}")
+    if name not in DATA_NAMES:
+        raise ValueError(f"name: expected one of {', '.join(DATA_NAMES)}, got {name!r}")
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction: expected a number above 0 and below 1, got {val_fraction}")
     given = {"image_size": image_size, "channels": channels}

@@ -99,6 +99,18 @@ class _MultiBatchNorm(_BatchNorm):
             setattr(branch, name, None if buffer is None else buffer.clone())
         return branch
 
+    def reset_running_stats(self) -> None:
+        """Resets the running statistics of every branch."""
+        super().reset_running_stats()
+        for branch in getattr(self, "aux_bn", ()):  # absent while the plain part is being built
+            branch.reset_running_stats()
+
+    def reset_parameters(self) -> None:
+        """Resets running statistics, scales and shifts of every branch."""
+        super().reset_parameters()
+        for branch in getattr(self, "aux_bn", ()):
+            branch.reset_parameters()
+
     def forward(self, input: Tensor) -> Tensor:
         """Normalises each sample by its branch.
 

@@ -1,13 +1,14 @@
 """The ops of the package: public functions, each over ``torch.ops.mdprop.<op>``."""
 
 from mdprop_ext.ops import _cuda_probe as _cuda_probe
-from mdprop_ext.ops._register import load_extension
+from mdprop_ext.ops._register import BackendError, load_extension
 from mdprop_ext.ops.hamming_topk import HammingTopkFunction, hamming_topk, pack_codes, unpack_codes
 from mdprop_ext.ops.knn_topk import KnnTopkFunction, knn_topk
 from mdprop_ext.ops.multi_batch_norm import MultiBatchNormFunction, multi_batch_norm
 from mdprop_ext.ops.pgd_step import PgdStepFunction, pgd_step
 
 __all__ = [
+    "BackendError",
     "HammingTopkFunction",
     "KnnTopkFunction",
     "MultiBatchNormFunction",

@@ -23,7 +23,7 @@ def split(x: Tensor, branch: Tensor | Sequence[int] | None) -> tuple[Tensor | No
             )
         return (branch, None) if branch.shape[0] == x.shape[0] else (None, branch)
     sizes = list(branch)
-    if not all(isinstance(size, int) for size in sizes):
+    if not all(isinstance(size, int) and not isinstance(size, bool) for size in sizes):
         raise TypeError(f"branch: expected a sequence of ints, the sizes of the branches, got {branch!r}")
     return None, torch.tensor(sizes, dtype=torch.int64)
 
@@ -50,3 +50,15 @@ def check(x: Tensor, branches: int, ids: Tensor | None, sizes: Tensor | None, tr
                 f"x: expected more than one value a channel in every branch when training, got {list(x.shape)} "
                 f"with branch sizes {counts}"
             )
+
+
+def check_recomputed(branches: Tensor | None, recomputed: Tensor | None) -> None:
+    """Refuses gradients of a checkpointed block whose recomputation took other branches than its forward pass."""
+    if branches is None or recomputed is None or torch.compiler.is_compiling():
+        return
+    # Comparing values may wait for a device, but outside checkpointing it is the same memory.
+    if recomputed.data_ptr() != branches.data_ptr() and not torch.equal(recomputed.to(branches.device), branches):
+        raise RuntimeError(
+            "a checkpointed block was recomputed under another route than in its forward pass: "
+            "call backward inside the same use_branch or use_branches context"
+        )

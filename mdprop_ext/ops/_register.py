@@ -32,41 +32,45 @@ def backend() -> str:
     return name
 
 
+class BackendError(RuntimeError):
+    """The kernels that ``MDPROP_BACKEND`` or ``MDPROP_CPU_ISA`` asks for cannot be had."""
+
+
 @functools.cache
 def load_extension() -> str | None:
     """Loads the compiled kernels once.
 
     Returns:
-        ``None`` if they are loaded, else one sentence that says why not and what to do.
-
-    Raises:
-        ImportError: If ``MDPROP_CPU_ISA`` cannot be served; with ``MDPROP_BACKEND=ext``, if they cannot be loaded.
+        None if they are loaded, else one sentence that says why not and what to do. Nothing is raised here, so that
+        the package imports and ``python -m mdprop_ext.info`` works in every case; the first call of an op is told.
     """
-    if backend() == "reference":
-        return "MDPROP_BACKEND=reference asks for the plain PyTorch implementations"
     try:
+        if backend() == "reference":
+            return "MDPROP_BACKEND=reference asks for the plain PyTorch implementations"
         importlib.import_module("mdprop_ext._C")
+    except ValueError as error:
+        return str(error)
     except ImportError as error:
         if "MDPROP_CPU_ISA" in str(error):
-            raise
-        reason = (
+            return str(error)
+        return (
             f"the compiled kernels could not be loaded ({error}): install the package again, or set "
             "MDPROP_BACKEND=reference to use the plain PyTorch implementations"
         )
-        if backend() == "ext":
-            raise ImportError(reason) from None
-        return reason
     return None
 
 
 @functools.cache
 def _report_fallback(name: str, device: str) -> None:
-    """Says once an op and device that the reference runs where a compiled kernel was wanted."""
-    if backend() == "reference":
+    """Says once an op and device that the reference runs where a compiled kernel was wanted, or refuses to run it."""
+    chosen = backend()
+    if chosen == "reference":
         return
     reason = load_extension() or f"this build has no kernel for {device} tensors"
-    if backend() == "ext":
-        raise RuntimeError(f"mdprop_ext.ops.{name} on {device}: MDPROP_BACKEND=ext forbids the reference, and {reason}")
+    if "MDPROP_CPU_ISA" in reason:
+        raise BackendError(reason)
+    if chosen == "ext":
+        raise BackendError(f"mdprop_ext.ops.{name} on {device}: MDPROP_BACKEND=ext forbids the reference, and {reason}")
     warnings.warn(f"mdprop_ext.ops.{name} runs its slower reference on {device}: {reason}", stacklevel=2)
 
 

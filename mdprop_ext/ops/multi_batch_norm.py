@@ -73,15 +73,27 @@ def multi_batch_norm(
         Recognition", CVPR 2020 (auxiliary batch norm).
     """
     ids, sizes = _branches.split(x, branch)
-    _check_arguments(x, weight, bias, running_mean, running_var, ids, sizes, training, momentum, activation)
+    _check_arguments(x, weight, bias, running_mean, running_var, ids, sizes, training, momentum, eps, activation)
     y, mean, var, count = torch.ops.mdprop.multi_batch_norm(
         x, weight, bias, running_mean, running_var, ids, sizes, training, float(eps), activation
     )
     if training and running_mean is not None and running_var is not None:
-        torch.ops.mdprop.multi_batch_norm_update_(
-            list(running_mean.unbind()), list(running_var.unbind()), [], mean, var, count, momentum
-        )
+        _update_statistics(running_mean, running_var, mean, var, count, momentum)
     return y  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def _update_statistics(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, count: Tensor, momentum: float | None
+) -> None:
+    # The kernel updates dense rows of fp32 or fp64; other tables are updated in a copy.
+    dense = [t.to(torch.promote_types(t.dtype, torch.float32)).contiguous() for t in (running_mean, running_var)]
+    torch.ops.mdprop.multi_batch_norm_update_(
+        list(dense[0].unbind()), list(dense[1].unbind()), [], mean, var, count, momentum
+    )
+    for table, updated in zip((running_mean, running_var), dense, strict=True):
+        if updated is not table:
+            table.copy_(updated)
 
 
 class MultiBatchNormFunction(torch.autograd.Function):
@@ -119,7 +131,7 @@ class MultiBatchNormFunction(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         """Gradients of x, weight and bias."""
         x, weight, bias, mean, var, ids, sizes = ctx.saved_tensors
-        _check_recomputed_branches(ctx.branches, ids if sizes is None else sizes)
+        _branches.check_recomputed(ctx.branches, ids if sizes is None else sizes)
         needs_affine = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         grad_x, grad_weight, grad_bias = torch.ops.mdprop.multi_batch_norm_backward(
             grad, x, weight, bias, mean, var, ids, sizes, ctx.training, ctx.eps, ctx.activation, needs_affine
@@ -129,18 +141,6 @@ class MultiBatchNormFunction(torch.autograd.Function):
             grad_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None,
             grad_bias.to(bias.dtype) if ctx.needs_input_grad[2] else None,
             *[None] * 7,
-        )
-
-
-def _check_recomputed_branches(branches: Tensor | None, recomputed: Tensor | None) -> None:
-    """Refuses gradients of a checkpointed block whose recomputation took other branches than its forward pass."""
-    if branches is None or recomputed is None or torch.compiler.is_compiling():
-        return
-    # Comparing values may wait for a device, but outside checkpointing it is the same memory.
-    if recomputed.data_ptr() != branches.data_ptr() and not torch.equal(recomputed.to(branches.device), branches):
-        raise RuntimeError(
-            "a checkpointed block was recomputed under another route than in its forward pass: "
-            "call backward inside the same use_branch or use_branches context"
         )
 
 
@@ -266,6 +266,7 @@ def _check_arguments(
     sizes: Tensor | None,
     training: bool,
     momentum: float | None,
+    eps: float,
     activation: str | None,
 ) -> None:
     _check.floating("x", x)
@@ -275,8 +276,14 @@ def _check_arguments(
         raise ValueError(f"activation: expected None or one of {ACTIVATIONS}, got {activation!r}")
     if not training and (running_mean is None or running_var is None):
         raise ValueError("running_mean, running_var: needed unless training, got None")
-    if training and running_mean is not None and momentum is None:
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean, running_var: expected both or neither")
+    if momentum is None and training and running_mean is not None:
         raise ValueError("momentum: expected a number in [0, 1]; None needs the counters of nn.MultiBatchNorm2d")
+    if momentum is not None and not 0 <= momentum <= 1:
+        raise ValueError(f"momentum: expected a number in [0, 1], got {momentum}")
+    if not eps >= 0:
+        raise ValueError(f"eps: expected a number >= 0, got {eps}")
     tables = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
     given = {name: table for name, table in tables.items() if table is not None}
     first = next(iter(given.values()), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -178,13 +180,21 @@ def _check_arguments(
     for name, value in (("step", step), ("radius", radius)):
         if isinstance(value, Tensor) and tuple(value.shape) != (x.shape[0],):
             raise ValueError(f"{name}: expected a number or [N] with N = {x.shape[0]}, got {list(value.shape)}")
-    if not isinstance(radius, Tensor) and not radius >= 0:
-        raise ValueError(f"radius: expected a number >= 0, got {radius}")
+    if not _may_hold(operator.ge, radius, 0):
+        raise ValueError(f"radius: expected >= 0, got {radius}")
     for name, bound in (("lower", lower), ("upper", upper)):
         if isinstance(bound, Tensor) and not _broadcasts_to(bound.shape, x.shape):
             raise ValueError(f"{name}: expected a number or a tensor that broadcasts to x, got {list(bound.shape)}")
-    if not isinstance(lower, Tensor) and not isinstance(upper, Tensor) and not lower <= upper:
+    if not _may_hold(operator.le, lower, upper):
         raise ValueError(f"lower: expected at most upper = {upper}, got {lower}")
+
+
+def _may_hold(relation: Callable[[Any, Any], Any], a: float | Tensor, b: float | Tensor) -> bool:
+    """Whether a relation holds, as far as that can be told without asking a device."""
+    tensors = [value for value in (a, b) if isinstance(value, Tensor)]
+    if tensors and (torch.compiler.is_compiling() or any(value.device.type != "cpu" for value in tensors)):
+        return True
+    return bool(relation(a, b).all() if tensors else relation(a, b))
 
 
 def _broadcasts_to(shape: torch.Size, target: torch.Size) -> bool:

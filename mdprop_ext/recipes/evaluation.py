@@ -67,7 +67,7 @@ def embed(model: nn.Module, images: ImageSet) -> Tensor:
     """Embeds all images by branch 0 in evaluation mode.
 
     Args:
-        model: From images to embeddings; its ``training`` flag is restored.
+        model: From images to embeddings; the ``training`` flags of its modules are restored.
         images: The N images.
 
     Returns:
@@ -250,7 +250,7 @@ def _squared_drift(embeddings: Tensor, clean_embeddings: Tensor) -> Tensor:
 
 def _in_batches(model: nn.Module, batches: Sequence[Tensor], load: Callable[[Tensor], Tensor]) -> Tensor:
     """Embeds the images that ``load`` gives for each batch of positions, by branch 0 in evaluation mode."""
-    training = model.training
+    training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         embeddings = []
@@ -260,14 +260,21 @@ def _in_batches(model: nn.Module, batches: Sequence[Tensor], load: Callable[[Ten
                 embeddings.append(model(images))
         return torch.cat(embeddings)
     finally:
-        model.train(training)
+        for module, mode in training:  # one by one: a frozen module stays frozen
+            module.training = mode
 
 
 def _spread_batches(labels: Tensor, seed: int) -> list[Tensor]:
-    """Deals all positions to batches of nearly equal size, the images of each class to as many as possible."""
+    """Deals all positions to batches of nearly equal size, the images of each class to as many as possible.
+
+    The largest class is dealt first and there are no more batches than images of others, so that each batch has two
+    classes, as targets need, whenever the images have.
+    """
+    largest = torch.bincount(labels).argmax()
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    by_class = shuffled[labels[shuffled].argsort(stable=True)]
-    count = -(-len(labels) // _BATCH_SIZE)
+    by_class = shuffled[torch.where(labels == largest, -1, labels)[shuffled].argsort(stable=True)]
+    others = int((labels != largest).sum())
+    count = max(1, min(-(-len(labels) // _BATCH_SIZE), others))
     return [by_class[first::count] for first in range(count)]
 
 

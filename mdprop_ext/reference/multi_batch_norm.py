@@ -26,7 +26,7 @@ def multi_batch_norm(
     """Batch norm with B branches; see ``mdprop_ext.ops.multi_batch_norm`` for the arguments."""
 
     def norm(part: Tensor, b: int) -> Tensor:
-        if part.shape[0] == 0:
+        if part.numel() == 0:
             return part
         statistics = _row(running_mean, b), _row(running_var, b)
         y = F.batch_norm(part, *statistics, _row(weight, b), _row(bias, b), training, momentum or 0.0, eps)

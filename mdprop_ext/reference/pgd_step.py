@@ -44,8 +44,8 @@ def pgd_step(
 
 def _linf(x: Tensor, grad: Tensor, origin: Tensor, step: Tensor, radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     high, low = origin + radius, origin - radius
-    high = torch.where(high - origin > radius, high - high.abs() * _unit(high), high)
-    low = torch.where(origin - low > radius, low + low.abs() * _unit(low), low)
+    high = torch.where(high - origin > radius, torch.maximum(_slightly_below(high), origin), high)
+    low = torch.where(origin - low > radius, torch.minimum(-_slightly_below(-low), origin), low)
     return torch.clamp(x + step * grad.sign(), low, high), low, high
 
 
@@ -60,8 +60,8 @@ def _l2(x: Tensor, grad: Tensor, origin: Tensor, step: Tensor, radius: Tensor) -
     delta = delta * shrink
     value = torch.where(shrink < 1, origin + delta, moved)
     limit = delta.abs()
-    value = torch.where(value - origin > limit, value - value.abs() * _unit(value), value)
-    value = torch.where(origin - value > limit, value + value.abs() * _unit(value), value)
+    value = torch.where(value - origin > limit, torch.maximum(_slightly_below(value), origin), value)
+    value = torch.where(origin - value > limit, torch.minimum(-_slightly_below(-value), origin), value)
     return value, torch.minimum(value, origin), torch.maximum(value, origin)
 
 
@@ -83,9 +83,9 @@ def _rounded_down(value: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(rounded.double() > value, _next(rounded, -math.inf), rounded)
 
 
-def _unit(value: Tensor) -> float:
-    """The relative distance of neighbouring values: one or two of them move a value that rounding took outwards."""
-    return 2.0**-23 if value.dtype == torch.float32 else 2.0**-52
+def _slightly_below(value: Tensor) -> Tensor:
+    """The value moved down by one or two units in its last place: enough where rounding took it outwards."""
+    return value - value.abs() * (2.0**-23 if value.dtype == torch.float32 else 2.0**-52)
 
 
 def _next(value: Tensor, towards: float) -> Tensor:

@@ -250,6 +250,11 @@ def test_copies_made_inside_a_context_are_not_routed():
         torch.testing.assert_close(copied.eval()(x), layer.eval()(x))
 
 
+def test_resets_reach_every_branch():
+    (layer := randomize(MultiBNFused(CHANNELS))).reset_parameters()
+    torch.testing.assert_close(dict(layer.state_dict()), dict(MultiBNFused(CHANNELS).state_dict()), rtol=0, atol=0)
+
+
 def test_repr_names_branches_and_what_is_special():
     text = repr(MultiBatchNorm2d(CHANNELS, branches=("clean", "adv"), share_affine=True, activation="relu"))
     assert text.startswith("MultiBatchNorm2d(\n  5, eps=1e-05, momentum=0.1")

@@ -53,12 +53,20 @@ def test_auto_warns_once_an_op_when_the_module_is_missing():
 def test_ext_refuses_a_missing_module():
     result = run(WITHOUT_EXTENSION + CALL, MDPROP_BACKEND="ext")
     assert result.returncode != 0
-    assert last_line(result).startswith("ImportError: the compiled kernels could not be loaded")
+    assert "BackendError: mdprop_ext.ops.pgd_step on cpu: MDPROP_BACKEND=ext forbids" in last_line(result)
+    assert "the compiled kernels could not be loaded" in last_line(result)
 
 
 def test_an_unknown_backend_is_named():
     result = run(CALL, MDPROP_BACKEND="fast")
     assert last_line(result) == "ValueError: MDPROP_BACKEND must be one of auto, ext, reference, got 'fast'"
+
+
+@pytest.mark.parametrize("name", ["MDPROP_BACKEND", "MDPROP_CPU_ISA"])
+def test_info_works_whatever_the_environment_asks_for(name):
+    result = run("from mdprop_ext import info; info.main([])", **{name: "nonsense"})
+    assert result.returncode == 0
+    assert f"{name} must be one of" in result.stdout
 
 
 def test_an_unknown_instruction_set_is_named():

@@ -95,6 +95,32 @@ def test_constant_channels_and_outliers():
     torch.testing.assert_close(var[0].double(), x.double().var((0, 2, 3)), rtol=1e-6, atol=0)
 
 
+def test_half_and_strided_statistics_are_updated():
+    x, (weight, bias, mean, var) = torch.randn(6, 3, 4, 4), tables(2, 3, torch.float32)
+    options = {"branch": [4, 2], "training": True}
+    expected = mean.clone(), var.clone()
+    ops.multi_batch_norm(x, weight, bias, *expected, **options)
+    strided = mean.t().contiguous().t(), var.t().contiguous().t()
+    ops.multi_batch_norm(x, weight, bias, *strided, **options)
+    assert torch.equal(strided[0], expected[0])
+    assert torch.equal(strided[1], expected[1])
+    half = mean.bfloat16(), var.bfloat16()
+    ops.multi_batch_norm(x, weight, bias, *half, **options)
+    torch.testing.assert_close(half[1].float(), expected[1], rtol=2e-2, atol=2e-2)
+
+
+def test_the_raw_ops_check_the_shapes_of_tables():
+    x, (weight, bias, mean, var) = torch.randn(4, 3, 2, 2), tables(2, 3, torch.float32)
+    raw = torch.ops.mdprop
+    with pytest.raises(RuntimeError, match=r"mean must be \[B, C\]"):
+        raw.multi_batch_norm_backward(x, x, None, None, mean[:, :2], var, None, None, False, 1e-5, None, True)
+    with pytest.raises(RuntimeError, match=r"mean must be \[B, C\]"):
+        raw.multi_batch_norm_update_([mean[0]] * 3, [var[0]] * 3, [], mean, var, torch.tensor([8, 8]), 0.1)
+    counters = [torch.tensor(0)]
+    with pytest.raises(RuntimeError, match="one running_mean"):
+        raw.multi_batch_norm_update_([*mean], [*var], counters, mean, var, torch.tensor([8, 8]), 0.1)
+
+
 def test_attacks_pay_for_no_weight_gradients():
     """Without a gradient for the affine parameters none is computed: the op returns empty tensors."""
     x, (weight, bias, mean, var) = torch.randn(4, 3, 2, 2), tables(1, 3, torch.float32)

@@ -45,6 +45,24 @@ def test_the_usual_comparison_with_eps_holds():
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_radius_below_the_spacing_of_the_values_moves_nothing_outwards(norm):
+    origin = torch.rand(20, 30) * 300
+    result = ops.pgd_step(origin, torch.randn(20, 30), origin, norm=norm, step=1.0, radius=1e-5, upper=400.0)
+    assert (length(result.double() - origin.double(), norm) <= 1e-5).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_box_wins_where_the_origin_lies_outside(norm, dtype):
+    origin = torch.rand(8, 100).to(dtype)
+    lower, upper = (torch.rand(100) * 0.2).to(dtype), torch.full((100,), 0.8).to(dtype)
+    options = {"norm": norm, "step": 0.1, "radius": 0.05, "lower": lower, "upper": upper}
+    result = ops.pgd_step(origin, torch.randn(8, 100).to(dtype), origin, **options)
+    assert (result >= lower).all()
+    assert (result <= upper).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_zero_gradients_move_nothing_and_nan_gradients_neither(norm):
     x = torch.rand(2, 9)
     for gradient in (torch.zeros_like(x), torch.full_like(x, float("nan"))):

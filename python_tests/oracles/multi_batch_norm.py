@@ -34,7 +34,7 @@ def multi_batch_norm_oracle(
     def along_channels(values: Tensor) -> Tensor:
         return values.double().reshape(1, -1, *[1] * (x.dim() - 2))
 
-    for b in ids.unique().tolist():
+    for b in ids.unique().tolist() if x.numel() else ():
         values = wide[ids == b]
         if training:
             mean, var = values.mean(dims), values.var(dims, correction=0)

@@ -49,6 +49,14 @@ def test_clean_metrics_are_those_of_branch_main_in_evaluation_mode() -> None:
     assert metrics["map_at_r"] == pytest.approx(expected["map_at_r"])
 
 
+def test_frozen_modules_stay_frozen() -> None:
+    model = branched_model().train()
+    frozen = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)).eval()
+    embed(model, IMAGES)
+    assert model.training
+    assert not frozen.training
+
+
 def test_an_attack_of_no_size_gives_clean_recall() -> None:
     model = branched_model()
     meter = RobustnessMeter(model, IMAGES, seed=0)
@@ -124,6 +132,13 @@ def test_batches_spread_the_classes() -> None:
     assert max(len(batch) for batch in batches) <= 256
     for batch in batches:
         assert len(labels[batch].unique()) == 40
+
+
+def test_every_batch_has_two_classes_even_if_one_class_is_almost_all() -> None:
+    labels = torch.cat([torch.zeros(1), torch.ones(900), torch.full((2,), 2.0)]).long()
+    batches = _spread_batches(labels, seed=0)
+    assert torch.equal(torch.cat(batches).sort().values, torch.arange(903))
+    assert all(labels[batch].unique().numel() > 1 for batch in batches)
 
 
 def test_classes_of_one_image_do_not_count() -> None:
