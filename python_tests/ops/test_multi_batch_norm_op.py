@@ -110,7 +110,7 @@ def test_half_and_strided_statistics_are_updated():
 
 
 def test_the_raw_ops_check_the_shapes_of_tables():
-    x, (weight, bias, mean, var) = torch.randn(4, 3, 2, 2), tables(2, 3, torch.float32)
+    x, (*_, mean, var) = torch.randn(4, 3, 2, 2), tables(2, 3, torch.float32)
     raw = torch.ops.mdprop
     with pytest.raises(RuntimeError, match=r"mean must be \[B, C\]"):
         raw.multi_batch_norm_backward(x, x, None, None, mean[:, :2], var, None, None, False, 1e-5, None, True)
