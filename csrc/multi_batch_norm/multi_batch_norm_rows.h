@@ -2,6 +2,7 @@
 // merged afterwards in the order of the blocks.
 #pragma once
 
+#include "common/pack.h"
 #include "common/scratch.h"
 #include "common/welford.h"
 #include "multi_batch_norm/multi_batch_norm_cpu.h"
@@ -11,7 +12,6 @@ namespace {
 
 constexpr int64_t kLeafRows = 32;
 constexpr int64_t kBlockRows = 128;
-constexpr int64_t kSlab = 128;  // channels: kLeafRows * kSlab fp32 values are 16 KB
 
 // A block of up to kBlockRows rows of one branch.
 struct RowBlock {
@@ -66,48 +66,46 @@ void for_each_block(const Shape& shape, const RowBlocks& blocks, const Body& bod
   });
 }
 
+// Adds the rows [begin, end) of a block to the mean and the sum of squared deviations of a pack of channels, by Chan's
+// rule as in common/welford.h. The rows before `begin` are in `means` and `m2s` already.
+template <typename P, typename T>
+void add_leaf(const RowBlock& block, int64_t begin, int64_t end, const T* data, double* means, double* m2s) {
+  using Acc = acc_t<T>;
+  Tile<T> tile;
+  const auto row_values = [&](int64_t row) { return P::load(tile.load(data + block.offsets[row], P::kWidth)); };
+  const auto rows = static_cast<double>(end - begin);
+  P sum = P::broadcast(0), rest = sum, square = sum;
+  for (int64_t row = begin; row < end; ++row) sum = sum + row_values(row);
+  const P centre = sum * P::broadcast(Acc(1) / static_cast<Acc>(end - begin));
+  for (int64_t row = begin; row < end; ++row) {
+    const P deviation = row_values(row) - centre;
+    rest = rest + deviation;
+    square = square + deviation * deviation;
+  }
+  Acc centres[P::kWidth], rests[P::kWidth], squares[P::kWidth];
+  centre.store(centres);
+  rest.store(rests);
+  square.store(squares);
+  const auto before = static_cast<double>(begin);
+  const double share = rows / (before + rows), cross = before * share;
+  for (int64_t c = 0; c < P::kWidth; ++c) {
+    const double correction = static_cast<double>(rests[c]) / rows;  // what rounding took from the centre
+    const double delta = centres[c] + correction - means[c];
+    means[c] += delta * share;
+    m2s[c] += squares[c] - correction * correction * rows + delta * delta * cross;
+  }
+}
+
 // Mean and sum of squared deviations of each channel of a block, in fp64: means, m2s [C].
 template <typename T>
-void block_moments(const Shape& shape, const RowBlock& block, const T* data, double* MDPROP_RESTRICT means,
-                   double* MDPROP_RESTRICT m2s) {
-  using Acc = acc_t<T>;
-  alignas(64) Acc sums[kSlab], centres[kSlab], squares[kSlab];
-  Tile<T> tile;
+void block_moments(const Shape& shape, const RowBlock& block, const T* data, double* means, double* m2s) {
   std::fill(means, means + shape.channels, 0.0);
   std::fill(m2s, m2s + shape.channels, 0.0);
-  for (int64_t leaf = 0; leaf < block.count; leaf += kLeafRows) {
-    const int64_t rows = std::min(kLeafRows, block.count - leaf);
-    const double before = static_cast<double>(leaf), share = rows / (before + rows), cross = before * share;
-    for (int64_t slab = 0; slab < shape.channels; slab += kSlab) {
-      const int64_t width = std::min(kSlab, shape.channels - slab);
-      std::fill(sums, sums + width, Acc(0));
-      std::fill(squares, squares + width, Acc(0));
-      const auto for_each_row = [&](const auto& body) {
-        for (int64_t row = 0; row < rows; ++row) {
-          body(tile.load(data + block.offsets[leaf + row] + slab, width));
-        }
-      };
-      for_each_row([&](const Acc* MDPROP_RESTRICT x) {
-        for (int64_t c = 0; c < width; ++c) sums[c] += x[c];
-      });
-      for (int64_t c = 0; c < width; ++c) {
-        centres[c] = sums[c] / static_cast<Acc>(rows);
-        sums[c] = 0;
-      }
-      for_each_row([&](const Acc* MDPROP_RESTRICT x) {
-        for (int64_t c = 0; c < width; ++c) {
-          const Acc deviation = x[c] - centres[c];
-          sums[c] += deviation;
-          squares[c] += deviation * deviation;
-        }
-      });
-      for (int64_t c = 0; c < width; ++c) {  // Chan's rule, as in common/welford.h, for a whole slab
-        const double rest = static_cast<double>(sums[c]) / rows;
-        const double delta = centres[c] + rest - means[slab + c];
-        means[slab + c] += delta * share;
-        m2s[slab + c] += squares[c] - rest * rest * rows + delta * delta * cross;
-      }
-    }
+  for (int64_t begin = 0; begin < block.count; begin += kLeafRows) {
+    for_each_pack<acc_t<T>>(shape.channels, [&](int64_t c, auto pack) {
+      const int64_t end = std::min(begin + kLeafRows, block.count);
+      add_leaf<decltype(pack)>(block, begin, end, data + c, means + c, m2s + c);
+    });
   }
 }
 
@@ -186,33 +184,30 @@ void forward_rows(const MultiBatchNormForwardArgs<T>& args) {
 // Per channel of a block: sums of g and of g * (x - mean), in fp64: [C] each.
 template <bool kRelu, typename T>
 void block_sums(const MultiBatchNormBackwardArgs<T>& args, const RowBlock& block, const AffineRows<T>& affine,
-                double* MDPROP_RESTRICT grad_sums, double* MDPROP_RESTRICT product_sums) {
+                double* grad_sums, double* product_sums) {
   using Acc = acc_t<T>;
   const int64_t channels = args.shape.channels;
-  alignas(64) Acc sums[kSlab], products[kSlab];
-  Tile<T> grad_tile, x_tile;
-  for (int64_t slab = 0; slab < channels; slab += kSlab) {
-    const int64_t width = std::min(kSlab, channels - slab), at = block.branch * channels + slab;
-    const Acc* MDPROP_RESTRICT mean = affine.means + at;
-    const Acc* MDPROP_RESTRICT scale = affine.scales.data() + at;
-    const Acc* MDPROP_RESTRICT bias = affine.biases.data() + at;
-    std::fill(sums, sums + width, Acc(0));
-    std::fill(products, products + width, Acc(0));
+  for_each_pack<Acc>(channels, [&](int64_t channel, auto pack) {
+    using P = decltype(pack);
+    const int64_t at = block.branch * channels + channel;
+    const Affine<P> formula{P::load(affine.means + at), P::load(affine.scales.data() + at),
+                            P::load(affine.biases.data() + at)};
+    P sum = P::broadcast(0), product = sum;
+    Tile<T> grad_tile, x_tile;
     for (int64_t row = 0; row < block.count; ++row) {
-      const int64_t start = block.offsets[row] + slab;
-      const Acc* MDPROP_RESTRICT grad = grad_tile.load(args.grad + start, width);
-      const Acc* MDPROP_RESTRICT x = x_tile.load(args.x + start, width);
-      for (int64_t c = 0; c < width; ++c) {
-        const Acc g = through_relu<kRelu>(grad[c], x[c], Affine<Acc>{mean[c], scale[c], bias[c]});
-        sums[c] += g;
-        products[c] += g * (x[c] - mean[c]);
-      }
+      const int64_t start = block.offsets[row] + channel;
+      const P x = P::load(x_tile.load(args.x + start, P::kWidth));
+      P grad = P::load(grad_tile.load(args.grad + start, P::kWidth));
+      if constexpr (kRelu) grad = where_positive(formula(x), grad);
+      sum = sum + grad;
+      product = product + grad * (x - formula.mean);
     }
-    for (int64_t c = 0; c < width; ++c) {
-      grad_sums[slab + c] = sums[c];
-      product_sums[slab + c] = products[c];
-    }
-  }
+    Acc sums[P::kWidth], products[P::kWidth];
+    sum.store(sums);
+    product.store(products);
+    std::copy(sums, sums + P::kWidth, grad_sums + channel);
+    std::copy(products, products + P::kWidth, product_sums + channel);
+  });
 }
 
 // Sums over each (branch, channel), their gradients of the affine parameters, and the input gradient's coefficients.

@@ -62,11 +62,11 @@ double sum_tiles(int64_t size, const Term& term) {
   return total;
 }
 
-constexpr int kLanes = 8;  // independent partial sums: fixed, so that every instruction set adds in the same order
+constexpr int kLanes = 32;  // independent partial sums: fixed, so that every instruction set adds in the same order
 
 template <typename Value>
 double sum_of_squares(int64_t count, const Value& value) {
-  double lanes[kLanes] = {};
+  alignas(64) double lanes[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     for (int lane = 0; lane < kLanes; ++lane) {
@@ -78,7 +78,10 @@ double sum_of_squares(int64_t count, const Value& value) {
     const double v = value(i);
     lanes[0] += v * v;
   }
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+  }
+  return lanes[0];
 }
 
 template <typename T>
