@@ -1,7 +1,11 @@
-"""One MDProp training step with compiled kernels against the same step with ``MDPROP_BACKEND=reference``.
+"""One MDProp training step with compiled kernels against the same step without them.
 
-A process has one backend, so the peer is a second process that makes one step whenever it is told to: the two still run
-in turn. Run as a script this file is that process.
+``reference`` is the step with ``MDPROP_BACKEND=reference``. Its op must compute the ReLU mask again in backward, as the
+schema hands it no output; ``split`` does without the op: split, one ``F.batch_norm`` a branch, ``cat``, ``relu``.
+
+A process has one backend, so ours and each peer are processes of their own that make one step whenever they are told
+to: all still run in turn, and none has the advantage of sharing the harness's process. The rows of ``plain``, which uses
+no op of ours, show what is left of such differences. Run as a script this file is such a process.
 """
 
 from __future__ import annotations
@@ -13,9 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from benchmarks.harness import Case
+from mdprop_ext.nn import MultiBatchNorm2d
 from mdprop_ext.nn.backbones import conv4, resnet18
 from mdprop_ext.recipes import recipe_class
 
@@ -45,11 +51,11 @@ def training_step(recipe_name: str, model_name: str) -> Callable[[], float]:
     return step
 
 
-class ReferenceProcess:
-    """A process with the reference backend that makes one step a call; it starts with the first."""
+class StepProcess:
+    """A process that makes one step a call; it starts with the first."""
 
-    def __init__(self, recipe_name: str, model_name: str) -> None:
-        self._arguments = [recipe_name, model_name]
+    def __init__(self, side: str, recipe_name: str, model_name: str) -> None:
+        self._arguments = [side, recipe_name, model_name]
         self._process: subprocess.Popen[str] | None = None
 
     def __call__(self) -> float:
@@ -64,12 +70,13 @@ class ReferenceProcess:
     def _start(self) -> subprocess.Popen[str]:
         root = str(Path(__file__).resolve().parent.parent)
         paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        backend = "ext" if self._arguments[0] == "ours" else "reference"
         return subprocess.Popen(
             [sys.executable, "-m", "benchmarks.bench_train_step", *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "MDPROP_BACKEND": "reference", "PYTHONPATH": paths},
+            env={**os.environ, "MDPROP_BACKEND": backend, "PYTHONPATH": paths},
         )
 
 
@@ -85,8 +92,8 @@ def cases() -> Iterator[Case]:
                 op="train_step",
                 case=f"{recipe_name} {model_name}, batch 64",
                 dtype="float32",
-                ours=training_step(recipe_name, model_name),
-                peers={"reference": ReferenceProcess(recipe_name, model_name)},
+                ours=StepProcess("ours", recipe_name, model_name),
+                peers={peer: StepProcess(peer, recipe_name, model_name) for peer in ("reference", "split")},
                 check=same_loss,
                 work=64,
                 unit="images/s",
@@ -94,8 +101,28 @@ def cases() -> Iterator[Case]:
             )
 
 
-def serve(recipe_name: str, model_name: str) -> None:
+def split_forward(layer: MultiBatchNorm2d, x: Tensor) -> Tensor:
+    """What a multi-branch layer computes, from the pieces that PyTorch has; for samples sorted by branch."""
+    route, branches = layer.route, (layer, *layer.aux_bn)
+    if route is None or route.dim() == 0:
+        parts = [(branches[0 if route is None else int(route)], x)]
+    else:
+        sizes = torch.bincount(route, minlength=len(branches)).tolist()
+        parts = list(zip(branches, x.split(sizes), strict=True))
+    outputs = [
+        F.batch_norm(
+            part, bn.running_mean, bn.running_var, bn.weight, bn.bias, layer.training, layer.momentum, layer.eps
+        )
+        for bn, part in parts
+    ]
+    y = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return F.relu_(y) if layer.activation == "relu" else y
+
+
+def serve(side: str, recipe_name: str, model_name: str) -> None:
     """Makes one step for each line on standard input."""
+    if side == "split":
+        MultiBatchNorm2d.forward = split_forward
     step = training_step(recipe_name, model_name)
     for _ in sys.stdin:
         print(step(), flush=True)

@@ -12,8 +12,8 @@ from oracles.multi_batch_norm import multi_batch_norm_oracle
 from mdprop_ext import ops
 from mdprop_ext.reference import multi_batch_norm as reference
 
-# Planes shorter than, around and above the kernel's tile of 1,024 values; rows with fewer and more channels than a slab
-# of 128; more than 4 MB.
+# Planes shorter than, around and above the kernel's tile of 1,024 values; rows whose channels fill wide packs, single
+# vectors and the rest, in one block of rows and several; more than 4 MB.
 SHAPES = {
     "planes_gathered": (9, 5, 7, 7),
     "planes_tiled": (4, 3, 33, 32),
