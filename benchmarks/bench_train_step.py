@@ -4,8 +4,8 @@
 schema hands it no output; ``split`` does without the op: split, one ``F.batch_norm`` a branch, ``cat``, ``relu``.
 
 A process has one backend, so ours and each peer are processes of their own that make one step whenever they are told
-to: all still run in turn, and none has the advantage of sharing the harness's process. The rows of ``plain``, which uses
-no op of ours, show what is left of such differences. Run as a script this file is such a process.
+to: all still run in turn, and none has the advantage of sharing the harness's process. The rows of ``plain``, which
+uses no op of ours, show what is left of such differences. Run as a script this file is such a process.
 """
 
 from __future__ import annotations
