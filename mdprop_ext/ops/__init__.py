@@ -5,6 +5,7 @@ from mdprop_ext.ops._register import BackendError, load_extension
 from mdprop_ext.ops.hamming_topk import HammingTopkFunction, hamming_topk, pack_codes, unpack_codes
 from mdprop_ext.ops.knn_topk import KnnTopkFunction, knn_topk
 from mdprop_ext.ops.multi_batch_norm import MultiBatchNormFunction, multi_batch_norm
+from mdprop_ext.ops.multi_batch_norm_mixture import MultiBatchNormMixtureFunction, multi_batch_norm_mixture
 from mdprop_ext.ops.pgd_step import PgdStepFunction, pgd_step
 
 __all__ = [
@@ -12,10 +13,12 @@ __all__ = [
     "HammingTopkFunction",
     "KnnTopkFunction",
     "MultiBatchNormFunction",
+    "MultiBatchNormMixtureFunction",
     "PgdStepFunction",
     "hamming_topk",
     "knn_topk",
     "multi_batch_norm",
+    "multi_batch_norm_mixture",
     "pack_codes",
     "pgd_step",
     "unpack_codes",
