@@ -2,15 +2,13 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
-#include <memory>
 #include <mutex>
 #include <numeric>
 #include <random>
 #include <stdexcept>
 
 #include "emulation/coverage.h"
-#include "emulation/fiber.h"
+#include "emulation/machine_state.h"
 
 namespace mdprop::emulation {
 namespace {
@@ -26,94 +24,6 @@ int environment_number(const char* name, int otherwise) {
 std::mutex launch_mutex;  // one grid at a time
 std::mt19937_64 generator(environment_number("MDPROP_EMULATION_SEED", 0));
 int multiprocessor_count = environment_number("MDPROP_EMULATION_MULTIPROCESSORS", 3);
-
-enum class State { kRunnable, kWaiting, kReturned };
-
-struct Runner : Thread {
-  Fiber fiber;
-  State state = State::kRunnable;
-  Site site{};  // where it waits
-  const void* in = nullptr;
-  void* out = nullptr;
-};
-
-// A warp collective that some lanes have reached.
-struct Meeting {
-  uint32_t mask, arrived;
-  Site site;
-};
-
-struct Unit;
-
-struct ResidentBlock : Block {
-  Unit* unit;
-  std::vector<Runner*> runners;
-  std::vector<std::vector<Meeting>> meetings;  // by warp
-  Barrier barrier;
-  size_t returned = 0;
-};
-
-// The blocks of one cluster.
-struct Unit {
-  std::vector<std::unique_ptr<ResidentBlock>> blocks;
-  std::vector<Block*> by_rank;
-  Barrier barrier;
-};
-
-std::string text(const Index& index) {
-  return "(" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
-}
-
-std::string text(const Site& site) {
-  return std::string(site.what) + " (" + site.file + ":" + std::to_string(site.line) + ")";
-}
-
-std::string text(const Thread& thread) {
-  return "block " + text(thread.block->index) + ", thread " + std::to_string(thread.linear);
-}
-
-bool same(const Site& a, const Site& b) {
-  return a.line == b.line && std::strcmp(a.file, b.file) == 0 && std::strcmp(a.what, b.what) == 0;
-}
-
-class Machine {
- public:
-  Machine(const Grid& grid, const std::function<void()>& kernel);
-  void run();
-
-  const Grid& grid() const { return grid_; }
-  Runner& current() { return *current_; }
-  void fail(const std::string& message);
-  void yield();
-  void block_barrier(Site site);
-  void cluster_barrier(Site site);
-  void grid_barrier(Site site);
-  void warp_collective(uint32_t mask, Site site, const void* in, void* out, Complete complete);
-
- private:
-  size_t threads_per_block() const { return size_t{grid_.block.x} * grid_.block.y * grid_.block.z; }
-  void load_next_unit();
-  void load_block(Unit& unit, uint64_t linear_index, unsigned rank);
-  void start(ResidentBlock& block, unsigned linear);
-  void retire(Runner& runner);
-  void check_shared(const Block& block);
-  template <typename ForEachBlock>
-  void meet(Barrier& barrier, size_t blocks, Site site, const ForEachBlock& for_each_block);
-  void wait(Site site);
-  void release(Runner& runner);
-  std::string deadlock() const;
-  static void body(void* machine);
-
-  const Grid& grid_;
-  const std::function<void()>& kernel_;
-  std::vector<uint64_t> order_;  // units still to come, the next one last
-  std::vector<std::unique_ptr<Unit>> resident_;
-  std::vector<Runner*> runnable_;
-  Barrier grid_barrier_;
-  Runner* current_ = nullptr;
-  int64_t steps_without_event_ = 0;
-  std::string error_;
-};
 
 Machine* machine = nullptr;
 
@@ -145,6 +55,8 @@ RunnerPool& runner_pool() {
   static RunnerPool pool;
   return pool;
 }
+
+}  // namespace
 
 Machine::Machine(const Grid& grid, const std::function<void()>& kernel) : grid_(grid), kernel_(kernel) {
   const uint64_t blocks = uint64_t{grid.grid.x} * grid.grid.y * grid.grid.z;
@@ -252,110 +164,6 @@ void Machine::check_shared(const Block& block) {
     }
   }
 }
-
-void Machine::fail(const std::string& message) {
-  error_ = grid_.name + ": " + text(*current_) + ": " + message;
-  current_->fiber.suspend();
-  std::abort();  // an abandoned fiber is never resumed
-}
-
-void Machine::yield() { current_->fiber.suspend(); }
-
-void Machine::wait(Site site) {
-  current_->state = State::kWaiting;
-  current_->site = site;
-  current_->fiber.suspend();
-}
-
-void Machine::release(Runner& runner) {
-  steps_without_event_ = 0;
-  runner.state = State::kRunnable;
-  if (&runner != current_) runnable_.push_back(&runner);
-}
-
-template <typename ForEachBlock>
-void Machine::meet(Barrier& barrier, size_t blocks, Site site, const ForEachBlock& for_each_block) {
-  if (barrier.arrived == 0) barrier.site = site;
-  if (!same(barrier.site, site)) {
-    fail("divergent barrier: this thread waits at " + text(site) + ", others at " + text(barrier.site));
-  }
-  if (++barrier.arrived < blocks * threads_per_block()) return wait(site);
-  barrier.arrived = 0;
-  for_each_block([this](ResidentBlock& block) {
-    for (Runner* runner : block.runners) release(*runner);
-  });
-  yield();
-}
-
-void Machine::block_barrier(Site site) {
-  auto& block = static_cast<ResidentBlock&>(*current_->block);
-  meet(block.barrier, 1, site, [&](const auto& action) { action(block); });
-}
-
-void Machine::cluster_barrier(Site site) {
-  Unit& unit = *static_cast<ResidentBlock&>(*current_->block).unit;
-  meet(unit.barrier, unit.blocks.size(), site, [&](const auto& action) {
-    for (const auto& block : unit.blocks) action(*block);
-  });
-}
-
-void Machine::grid_barrier(Site site) {
-  if (!grid_.cooperative) fail("grid_barrier needs launch_cooperative");
-  meet(grid_barrier_, resident_.size() * grid_.cluster, site, [this](const auto& action) {
-    for (const auto& unit : resident_) {
-      for (const auto& block : unit->blocks) action(*block);
-    }
-  });
-}
-
-void Machine::warp_collective(uint32_t mask, Site site, const void* in, void* out, Complete complete) {
-  auto& block = static_cast<ResidentBlock&>(*current_->block);
-  const unsigned warp = current_->linear / kWarpSize;
-  const uint32_t bit = uint32_t{1} << current_->linear % kWarpSize;
-  if ((mask & bit) == 0) fail(text(site) + ": the mask leaves out the calling lane");
-  auto& meetings = block.meetings[warp];
-  auto meeting = std::find_if(meetings.begin(), meetings.end(), [=](const Meeting& m) { return (m.mask & mask) != 0; });
-  if (meeting == meetings.end()) meeting = meetings.insert(meeting, {mask, 0, site});
-  if (meeting->mask != mask || !same(meeting->site, site)) {
-    fail("divergent warp: this lane is at " + text(site) + ", others at " + text(meeting->site));
-  }
-  current_->in = in;
-  current_->out = out;
-  meeting->arrived |= bit;
-  if (meeting->arrived != mask) return wait(site);
-  meetings.erase(meeting);
-  const void* inputs[kWarpSize] = {};
-  void* outputs[kWarpSize] = {};
-  const auto each_lane = [&](auto&& action) {
-    for (unsigned lane = 0; lane < kWarpSize; ++lane) {
-      if ((mask >> lane & 1) != 0) action(lane, *block.runners[warp * kWarpSize + lane]);
-    }
-  };
-  each_lane([&](unsigned lane, Runner& runner) {
-    inputs[lane] = runner.in;
-    outputs[lane] = runner.out;
-  });
-  complete(inputs, outputs, mask);
-  each_lane([&](unsigned, Runner& runner) { release(runner); });
-}
-
-std::string Machine::deadlock() const {
-  std::string report = grid_.name + ": deadlock, no thread can go on:";
-  int lines = 0;
-  for (const auto& unit : resident_) {
-    for (const auto& block : unit->blocks) {
-      for (const Runner* runner : block->runners) {
-        const bool returned = runner->state == State::kReturned;
-        if (++lines > 8 && returned) continue;
-        if (lines > 40) return report + " ...";
-        report += " " + text(*runner) + (returned ? " has returned;" : " waits at " + text(runner->site) + ";");
-      }
-    }
-  }
-  return report;
-}
-
-}  // namespace
 
 void run_grid(const Grid& grid, const std::function<void()>& kernel) {
   const std::lock_guard<std::mutex> lock(launch_mutex);
