@@ -42,6 +42,7 @@ test-emulated: $(CPP_BUILD)/.built
 	  --build-base $(EMULATED_BUILD)/build --build-lib $(EMULATED_BUILD)/lib
 	MDPROP_EMULATION_COVERAGE=$(abspath $(EMULATED_BUILD)/coverage.txt) PYTHONPATH=$(abspath $(EMULATED_BUILD)/lib) \
 	  $(BIN)/pytest -q python_tests/test_op_contract.py python_tests/ops
+	$(BIN)/python cmake/kernel_record.py --coverage $(EMULATED_BUILD)/coverage.txt
 
 test-python: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
