@@ -1,7 +1,6 @@
 """Layers to compare, one plain batch norm for each branch of a multi-branch one."""
 
 import torch
-from torch import nn
 
 CHANNELS = 5
 OPTIONS = {
