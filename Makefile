@@ -15,7 +15,7 @@ CPP_BUILD := build/cpp-tests
 
 EMULATED_BUILD := build/emulated
 
-.PHONY: demo test test-cpp test-python test-emulated check-cuda bench lint format clean
+.PHONY: demo test test-cpp test-python test-emulated check-cuda wheel bench lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mdprop compare --recipes plain,mdprop --data digits --out runs/demo
@@ -42,6 +42,7 @@ test-emulated: $(CPP_BUILD)/.built
 	  --build-base $(EMULATED_BUILD)/build --build-lib $(EMULATED_BUILD)/lib
 	MDPROP_EMULATION_COVERAGE=$(abspath $(EMULATED_BUILD)/coverage.txt) PYTHONPATH=$(abspath $(EMULATED_BUILD)/lib) \
 	  $(BIN)/pytest -q python_tests/test_op_contract.py python_tests/ops
+	$(BIN)/python cmake/kernel_record.py --coverage $(EMULATED_BUILD)/coverage.txt
 
 test-python: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
@@ -49,6 +50,11 @@ test-python: $(VENV)/.dev
 # Compiles the CUDA kernels and shows that the module still works under this torch; says so where nvcc is absent.
 check-cuda: $(VENV)/.dev
 	$(BIN)/python cmake/check_cuda_build.py
+
+# The wheel of a release, for every architecture that the kernels know, and PTX for those to come.
+wheel: export TORCH_CUDA_ARCH_LIST ?= 8.0 8.6 8.9 9.0a 10.0 12.0+PTX
+wheel: $(VENV)/.dev
+	MDPROP_CUDA=1 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w dist .
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
