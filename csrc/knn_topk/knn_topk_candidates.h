@@ -2,26 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "common/scratch.h"
 #include "common/topk.h"
-#include "knn_topk/knn_topk_math.h"
+#include "knn_topk/knn_topk_sums.h"
 
 MDPROP_ISA_BEGIN
-
-// Integers in the order of the values of A, NaN last: integer loops vectorise where floating-point minima do not.
-template <typename A>
-struct Order {
-  using Key = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;
-  static constexpr Key kLast = static_cast<Key>(~(std::make_unsigned_t<Key>{1} << (8 * sizeof(Key) - 1)));
-
-  static Key key(A value) {
-    const Key bits = bit_cast<Key>(value);
-    return value != value ? kLast : bits < 0 ? bits ^ kLast : bits;
-  }
-  static A value(Key key) { return bit_cast<A>(key < 0 ? key ^ kLast : key); }
-};
 
 // A bound with at least k keys at or below it, and few more than k; by bisection, as it needs not be one of the keys.
 template <typename Key>
@@ -102,7 +88,7 @@ class Pruner {
     const T* row = args_.queries + query * args_.dim;
     for (int64_t i = 0; i < list.size; ++i) {
       const T* point = args_.points + list.index[i] * args_.dim;
-      neighbours_[i] = {round_distance<T>(pair_distance(args_.metric, row, query_square, point, args_.dim)),
+      neighbours_[i] = {round_distance<A>(pair_distance(args_.metric, row, query_square, point, args_.dim)),
                         list.index[i]};
     }
   }

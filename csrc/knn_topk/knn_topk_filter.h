@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "common/simd.h"
+#include "knn_topk/knn_topk_bound.h"
 #include "knn_topk/knn_topk_candidates.h"
 
 MDPROP_ISA_BEGIN

@@ -139,7 +139,7 @@ class Search {
         bits[r] = 0;
         for (int64_t j = 0; j < points; ++j) {
           const T* point = args_.points + (first_point + j) * args_.dim;
-          scores[r][j] = round_distance<T>(pair_distance(args_.metric, row, squares_[query], point, args_.dim));
+          scores[r][j] = round_distance<A>(pair_distance(args_.metric, row, squares_[query], point, args_.dim));
           bits[r] |= static_cast<uint32_t>(!(scores[r][j] > thresholds_[slot + r])) << j;
         }
       }
