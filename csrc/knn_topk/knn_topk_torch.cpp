@@ -4,6 +4,7 @@
 #include <string>
 #include <tuple>
 
+#include "common/torch_device.h"
 #include "common/torch_groups.h"
 
 namespace mdprop {
@@ -29,7 +30,8 @@ void check_rows(const Tensor& queries, const Tensor& points) {
 std::tuple<Tensor, Tensor> forward(Tensor queries, Tensor points, int64_t k, std::string metric,
                                    std::optional<Tensor> query_offsets, std::optional<Tensor> point_offsets) {
   check_rows(queries, points);
-  const Groups groups("knn_topk", query_offsets, point_offsets, queries.size(0), points.size(0));
+  const DeviceScope device(queries);
+  const Groups groups("knn_topk", device, query_offsets, point_offsets, queries.size(0), points.size(0));
   STD_TORCH_CHECK(k >= 1, "knn_topk: k must be at least 1, got ", k);
   const Tensor queries_dense = torch::stable::contiguous(queries), points_dense = torch::stable::contiguous(points);
   Tensor distances = torch::stable::new_empty(queries, {queries.size(0), k}, accumulate_dtype(queries.scalar_type()));
