@@ -6,6 +6,7 @@ from mdprop_ext.ops.hamming_topk import HammingTopkFunction, hamming_topk, pack_
 from mdprop_ext.ops.knn_topk import KnnTopkFunction, knn_topk
 from mdprop_ext.ops.multi_batch_norm import MultiBatchNormFunction, multi_batch_norm
 from mdprop_ext.ops.pgd_step import PgdStepFunction, pgd_step
+from mdprop_ext.ops.random_start import RandomStartFunction, random_start
 
 __all__ = [
     "BackendError",
@@ -13,11 +14,13 @@ __all__ = [
     "KnnTopkFunction",
     "MultiBatchNormFunction",
     "PgdStepFunction",
+    "RandomStartFunction",
     "hamming_topk",
     "knn_topk",
     "multi_batch_norm",
     "pack_codes",
     "pgd_step",
+    "random_start",
     "unpack_codes",
 ]
 
