@@ -14,20 +14,21 @@
 namespace mdprop::MDPROP_ISA {
 namespace {
 
-template <typename Out, int kBoundStride, typename Acc>
+template <typename Target, int kBoundStride, typename Acc>
 void linf_tile(const Acc* x, const Acc* grad, const Acc* origin, const Acc* lower, const Acc* upper, Acc step,
-               Acc radius, int64_t count, Out* out) {
+               Acc radius, int64_t count, typename Target::Out* out) {
   // `out` may be x, and nothing else overlaps: no value depends on another.
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) {
-    out[i] = linf_value<Out>(x[i], grad[i], origin[i], step, radius, lower[i * kBoundStride], upper[i * kBoundStride]);
+    out[i] = linf_value<typename Target::Out, Target::kExact>(x[i], grad[i], origin[i], step, radius,
+                                                              lower[i * kBoundStride], upper[i * kBoundStride]);
   }
 }
 
-template <typename T, typename Out>
-void linf_step(const PgdStepArgs<T>& args, Out* out) {
+template <typename T, typename Target>
+void linf_step(const PgdStepArgs<T>& args, Target target) {
   const int64_t tasks_per_sample = (args.sample_size + kTile * kTilesPerTask - 1) / (kTile * kTilesPerTask);
-  const auto run_tile = args.bound_stride == 0 ? linf_tile<Out, 0, acc_t<T>> : linf_tile<Out, 1, acc_t<T>>;
+  const auto run_tile = args.bound_stride == 0 ? linf_tile<Target, 0, acc_t<T>> : linf_tile<Target, 1, acc_t<T>>;
   parallel_for(args.samples * tasks_per_sample, 2, [&](int64_t first, int64_t last) {
     InputTile<T> in;
     for (int64_t task = first; task < last; ++task) {
@@ -37,7 +38,7 @@ void linf_step(const PgdStepArgs<T>& args, Out* out) {
       const SampleOptions<T> options(args, sample);
       for_each_tile(begin, std::min(begin + kTile * kTilesPerTask, args.sample_size), [&](int64_t i, int64_t count) {
         in.load(args, sample, i, count);
-        store_tile(args, sample, i, count, out, [&](Out* results) {
+        store_tile(args, sample, i, count, target, [&](typename Target::Out* results) {
           run_tile(in.x, in.grad, in.origin, in.lower, in.upper, options.step, options.radius, count, results);
         });
       });
@@ -67,9 +68,20 @@ ScaledNorm norm_of(const PgdStepArgs<T>& args, int64_t sample, const Value& valu
   }
 }
 
-template <typename T, typename Out>
-void l2_sample(const PgdStepArgs<T>& args, int64_t sample, Out* out) {
+template <typename Target, typename Acc>
+void l2_tile(const Acc* x, const Acc* grad, const Acc* origin, const Acc* lower, const Acc* upper, int64_t bound_stride,
+             const Direction<Acc> direction, Acc shrink, int64_t count, typename Target::Out* out) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = l2_value<typename Target::Out, Target::kExact>(direction.moved(x[i], grad[i]), origin[i], shrink,
+                                                            lower[i * bound_stride], upper[i * bound_stride]);
+  }
+}
+
+template <typename T, typename Target>
+void l2_sample(const PgdStepArgs<T>& args, int64_t sample, Target target) {
   using Acc = acc_t<T>;
+  using Out = typename Target::Out;
   using In = InputTile<T>;
   const SampleOptions<T> options(args, sample);
   const int64_t bound_stride = args.bound_stride;
@@ -79,7 +91,7 @@ void l2_sample(const PgdStepArgs<T>& args, int64_t sample, Out* out) {
     return double(direction.moved(in.x[j], in.grad[j]) - in.origin[j]);
   });
   double radius = options.radius;
-  if (may_round_away<T, Out>(args)) {
+  if constexpr (!Target::kExact) {
     const auto rest = norm_of(args, sample, [=](const In& in, int64_t j) {
       const Acc lower = in.lower[j * bound_stride], upper = in.upper[j * bound_stride];
       return double(rounding_distance<Out>(clamp_to(in.origin[j], lower, upper), lower, upper));
@@ -92,12 +104,8 @@ void l2_sample(const PgdStepArgs<T>& args, int64_t sample, Out* out) {
     In in;
     for_each_tile(first, last, [&](int64_t i, int64_t count) {
       in.load(args, sample, i, count);
-      store_tile(args, sample, i, count, out, [&](Out* results) {
-#pragma GCC ivdep
-        for (int64_t j = 0; j < count; ++j) {
-          results[j] = l2_value<Out>(direction.moved(in.x[j], in.grad[j]), in.origin[j], shrink,
-                                     in.lower[j * bound_stride], in.upper[j * bound_stride]);
-        }
+      store_tile(args, sample, i, count, target, [&](Out* results) {
+        l2_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, bound_stride, direction, shrink, count, results);
       });
     });
   });
@@ -148,20 +156,20 @@ void pgd_step(const PgdStepArgs<T>& given) {
     for_each_sample(args, true, [&](int64_t sample) { update_velocity(args, sample); });
     args.grad = args.velocity;
   }
-  with_output(args, [&](auto* out) {
+  with_target(args, [&](auto target) {
     if (args.active != nullptr) {
       for_each_sample(args, false, [&](int64_t sample) {
         const int64_t at = sample * args.sample_size;
-        copy_values(args.x + at, args.sample_size, out + at);
+        copy_values(args.x + at, args.sample_size, target.out + at);
       });
     }
     switch (args.norm) {
       case PgdNorm::kLinf:
-        return linf_step(args, out);
+        return linf_step(args, target);
       case PgdNorm::kL2:
-        return for_each_sample(args, true, [&](int64_t sample) { l2_sample(args, sample, out); });
+        return for_each_sample(args, true, [&](int64_t sample) { l2_sample(args, sample, target); });
       case PgdNorm::kL1:
-        return for_each_sample(args, true, [&](int64_t sample) { l1_sample(args, sample, out); });
+        return for_each_sample(args, true, [&](int64_t sample) { l1_sample(args, sample, target); });
     }
   });
 }

@@ -9,45 +9,61 @@ MDPROP_ISA_BEGIN
 
 template <typename Acc>
 L1Sums l1_tile_sums(const Acc* MDPROP_RESTRICT reach, const Acc* MDPROP_RESTRICT room, Acc lambda, int64_t count) {
-  alignas(64) double totals[kLanes] = {};
-  alignas(64) int32_t free[kLanes] = {}, full[kLanes] = {};
-  const auto add = [&](int64_t i, int lane) {
+  L1Sums sums;
+  sums.total = sum_values(count, [=](int64_t i) { return static_cast<double>(l1_pull(reach[i], room[i], lambda)); });
+  int32_t free = 0, full = 0;
+  for (int64_t i = 0; i < count; ++i) {
     const Acc above = reach[i] - lambda;
-    totals[lane] += l1_pull(reach[i], room[i], lambda);
-    free[lane] += static_cast<int32_t>(above > 0) & static_cast<int32_t>(above < room[i]);
-    full[lane] += static_cast<int32_t>(above > 0) & static_cast<int32_t>(above >= room[i]);
-  };
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) add(i + lane, lane);
+    free += static_cast<int32_t>(above > 0) & static_cast<int32_t>(above < room[i]);
+    full += static_cast<int32_t>(above > 0) & static_cast<int32_t>(above >= room[i]);
   }
-  for (; i < count; ++i) add(i, 0);
-  return {add_lanes(totals), add_lanes(free), add_lanes(full)};
+  sums.free = free;
+  sums.full = full;
+  return sums;
 }
 
-template <typename T, typename Out>
-void l1_sample(const PgdStepArgs<T>& args, int64_t sample, Out* out) {
+// Reach and room of a tile; returns what its centres, and their roundings, use of the radius.
+template <typename Target, typename Acc>
+double l1_prepare_tile(const Acc* x, const Acc* grad, const Acc* origin, const Acc* lower, const Acc* upper,
+                       int64_t bound_stride, Acc step, int64_t count, Acc* MDPROP_RESTRICT reach,
+                       Acc* MDPROP_RESTRICT room) {
+  for (int64_t i = 0; i < count; ++i) {
+    const L1Coordinate<Acc> at = l1_coordinate(x[i] + step * sign(grad[i]), origin[i], lower[i * bound_stride],
+                                               upper[i * bound_stride]);
+    reach[i] = at.reach;
+    room[i] = at.room;
+  }
+  return sum_values(count, [=](int64_t i) {
+    const Acc low = lower[i * bound_stride], high = upper[i * bound_stride];
+    const Acc centre = clamp_to(origin[i], low, high), moved = origin[i] - centre;
+    const Acc rounding = Target::kExact ? Acc(0) : rounding_distance<typename Target::Out>(centre, low, high);
+    return static_cast<double>(moved < 0 ? -moved : moved) + static_cast<double>(rounding);
+  });
+}
+
+template <typename Target, typename Acc>
+void l1_tile(const Acc* x, const Acc* grad, const Acc* origin, const Acc* lower, const Acc* upper, int64_t bound_stride,
+             Acc step, const L1Solution<Acc> solution, int64_t count, typename Target::Out* out) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = l1_value<typename Target::Out, Target::kExact>(x[i] + step * sign(grad[i]), origin[i], solution,
+                                                            lower[i * bound_stride], upper[i * bound_stride]);
+  }
+}
+
+template <typename T, typename Target>
+void l1_sample(const PgdStepArgs<T>& args, int64_t sample, Target target) {
   using Acc = acc_t<T>;
+  using Out = typename Target::Out;
   const SampleOptions<T> options(args, sample);
   const int64_t size = args.sample_size, bound_stride = args.bound_stride;
-  const bool rounds = may_round_away<T, Out>(args);
   Scratch<Acc> reach(size), room(size);
 
-  // What the centres, and their roundings, use of the radius.
   const double used = sum_tiles<double>(size, [&](int64_t i, int64_t count) {
     InputTile<T> in;
     in.load(args, sample, i, count);
-    for (int64_t j = 0; j < count; ++j) {
-      const L1Coordinate<Acc> at = l1_coordinate(in.x[j] + options.step * sign(in.grad[j]), in.origin[j],
-                                                 in.lower[j * bound_stride], in.upper[j * bound_stride]);
-      reach[i + j] = at.reach;
-      room[i + j] = at.room;
-    }
-    return sum_values(count, [&](int64_t j) {
-      const Acc low = in.lower[j * bound_stride], high = in.upper[j * bound_stride];
-      const Acc centre = clamp_to(in.origin[j], low, high), moved = in.origin[j] - centre;
-      return static_cast<double>(moved < 0 ? -moved : moved) + (rounds ? rounding_distance<Out>(centre, low, high) : 0);
-    });
+    return l1_prepare_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, bound_stride, options.step, count,
+                                   reach.data() + i, room.data() + i);
   });
   const auto sums_for = [&](Acc lambda) {
     return sum_tiles<L1Sums>(size, [&](int64_t i, int64_t count) {
@@ -61,12 +77,9 @@ void l1_sample(const PgdStepArgs<T>& args, int64_t sample, Out* out) {
     InputTile<T> in;
     for_each_tile(first, last, [&](int64_t i, int64_t count) {
       in.load(args, sample, i, count);
-      store_tile(args, sample, i, count, out, [&](Out* results) {
-#pragma GCC ivdep
-        for (int64_t j = 0; j < count; ++j) {
-          results[j] = l1_value<Out>(in.x[j] + options.step * sign(in.grad[j]), in.origin[j], search.solution(),
-                                     in.lower[j * bound_stride], in.upper[j * bound_stride]);
-        }
+      store_tile(args, sample, i, count, target, [&](Out* results) {
+        l1_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, bound_stride, options.step, search.solution(),
+                        count, results);
       });
     });
   });

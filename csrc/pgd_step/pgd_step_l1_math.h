@@ -53,17 +53,17 @@ struct L1Sums {
   }
 };
 
-// Where the search ended: pull(high) + share * (pull(low) - pull(high)) is the pull of a value.
+// Where the search ended: pull(high) + share * (pull(low) - pull(high)) is the pull of a value; with high = 0 the point is
+// in the ball, and stays.
 template <typename Acc>
 struct L1Solution {
   Acc low = 0;
   Acc high = 0;
   Acc share = 0;
-  bool in_ball = true;  // nothing is pulled back
 
   MDPROP_HOST_DEVICE Acc pull(Acc reach, Acc room) const {
     const Acc least = l1_pull(reach, room, high);
-    return share > 0 ? least + share * (l1_pull(reach, room, low) - least) : least;
+    return least + share * (l1_pull(reach, room, low) - least);
   }
 };
 
@@ -73,10 +73,13 @@ class L1Search {
   // `at_zero` are the sums for lambda = 0, `radius` what the pulls may add up to.
   MDPROP_HOST_DEVICE L1Search(double radius, const L1Sums& at_zero)
       : target_(radius * kBallSlack<Acc>), at_low_(at_zero), at_last_(at_zero) {
-    solution_.in_ball = at_zero.total <= radius;
-    if (solution_.in_ball) return;
+    if (at_zero.total <= radius) return;
     solution_.high = kInfinity;  // pulls every value to the centre
-    if (target_ > 0) propose();
+    if (target_ > 0) {
+      propose();
+    } else {
+      solution_.low = kInfinity;
+    }
   }
 
   MDPROP_HOST_DEVICE bool searching() const { return searching_; }
@@ -92,7 +95,9 @@ class L1Search {
     const bool close = at_high_.total >= target_ * kBallSlack<Acc>;
     if (!close && !one_piece && next_above(solution_.low) < solution_.high) return propose();
     searching_ = false;
-    if (!close) {
+    if (close) {
+      solution_.low = solution_.high;
+    } else {
       solution_.share = static_cast<Acc>((target_ - at_high_.total) / (at_low_.total - at_high_.total));
     }
   }
@@ -127,12 +132,12 @@ class L1Search {
 };
 
 // One value of the l1 step: `moved` is x + step * sign(grad).
-template <typename Out, typename Acc>
+template <typename Out, bool kExact, typename Acc>
 MDPROP_HOST_DEVICE Out l1_value(Acc moved, Acc origin, const L1Solution<Acc>& solution, Acc lower, Acc upper) {
   const L1Coordinate<Acc> at = l1_coordinate(moved, origin, lower, upper);
-  const Acc pull = solution.in_ball ? at.reach : solution.pull(at.reach, at.room);
-  const Acc pulled = solution.in_ball ? moved : at.centre + at.sign * pull;
-  return place_value<Out>(at.reach != at.reach ? at.reach : pulled, pull, at.centre, lower, upper);
+  const Acc pull = solution.high > 0 ? solution.pull(at.reach, at.room) : at.reach;
+  const Acc value = solution.high > 0 ? at.centre + at.sign * pull : moved;
+  return place_value<Out, kExact>(at.reach != at.reach ? at.reach : value, pull, at.centre, lower, upper);
 }
 
 MDPROP_ISA_END

@@ -84,17 +84,20 @@ MDPROP_HOST_DEVICE Out narrow_between(Acc value, Acc low, Acc high) {
   return widen(rounded) > high ? next_below(rounded) : widen(rounded) < low ? next_above(rounded) : rounded;
 }
 
-// Rounds to the storage type within [low, high]. Where that holds no storable value, which only happens around a centre
-// that is not storable itself, the result is the storable value of the box nearest to the centre.
-template <typename Out, typename Acc>
+// Rounds to the type of the result within [low, high], which holds `centre`. Where that is not storable (kExact false), the
+// interval may hold no storable value; then the result is the storable value of the box nearest to the centre.
+template <typename Out, bool kExact, typename Acc>
 MDPROP_HOST_DEVICE Out narrow_near(Acc value, Acc low, Acc high, Acc centre, Acc lower, Acc upper) {
   if constexpr (sizeof(Out) == sizeof(Acc)) {
     return narrow<Out>(value);
+  } else if constexpr (kExact) {
+    return narrow_between<Out>(value, low, high);
   } else {
-    const Out inside = narrow_between<Out>(value, low, high);
-    const Out nearest = narrow_between<Out>(centre, lower, upper);
-    const bool missed = (widen(inside) < low) | (widen(inside) > high);  // without a branch, so that loops vectorise
-    return missed ? nearest : inside;
+    // Rounding is monotonic: between storable limits it stays between them.
+    const Acc nearest = widen(narrow_between<Out>(centre, lower, upper));
+    const Acc first = widen(narrow_between<Out>(low, low, Acc(INFINITY)));
+    const Acc last = widen(narrow_between<Out>(high, Acc(-INFINITY), high));
+    return narrow<Out>(clamp_to(value, first > last ? nearest : first, first > last ? nearest : last));
   }
 }
 
@@ -107,7 +110,7 @@ MDPROP_HOST_DEVICE Acc rounding_distance(Acc centre, Acc lower, Acc upper) {
 
 // One value of the linf step. `origin + radius` may round outwards; the bound then moves in, but not past the origin.
 // The limits lie in the box, which wins where the origin lies outside of it.
-template <typename Out, typename Acc>
+template <typename Out, bool kExact, typename Acc>
 MDPROP_HOST_DEVICE Out linf_value(Acc x, Acc grad, Acc origin, Acc step, Acc radius, Acc lower, Acc upper) {
   Acc high = origin + radius, low = origin - radius;
   high = high - origin > radius ? at_least(slightly_below(high), origin) : high;
@@ -115,18 +118,19 @@ MDPROP_HOST_DEVICE Out linf_value(Acc x, Acc grad, Acc origin, Acc step, Acc rad
   high = clamp_to(high, lower, upper);
   low = clamp_to(low, lower, upper);
   const Acc value = clamp_to(x + step * sign(grad), low, high);
-  return narrow_near<Out>(origin != origin ? origin : value, low, high, clamp_to(origin, lower, upper), lower, upper);
+  const Acc centre = clamp_to(origin, lower, upper);
+  return narrow_near<Out, kExact>(origin != origin ? origin : value, low, high, centre, lower, upper);
 }
 
 // Puts a value at most `limit` from the origin into the box and into storage. Rounding goes towards the origin, so that no
 // coordinate, and hence no norm, grows.
-template <typename Out, typename Acc>
+template <typename Out, bool kExact, typename Acc>
 MDPROP_HOST_DEVICE Out place_value(Acc value, Acc limit, Acc origin, Acc lower, Acc upper) {
   value = value - origin > limit ? at_least(slightly_below(value), origin) : value;
   value = origin - value > limit ? at_most(slightly_above(value), origin) : value;
   value = clamp_to(value, lower, upper);
   const Acc centre = clamp_to(origin, lower, upper);
-  return narrow_near<Out>(value, at_most(value, centre), at_least(value, centre), centre, lower, upper);
+  return narrow_near<Out, kExact>(value, at_most(value, centre), at_least(value, centre), centre, lower, upper);
 }
 
 // A norm of `unit` times some values; `unit` is a power of two that keeps tiny and huge values in range.
@@ -162,10 +166,10 @@ struct Direction {
 };
 
 // One value of the l2 step: `moved` is x + direction; shrink < 1 pulls it back onto the ball.
-template <typename Out, typename Acc>
+template <typename Out, bool kExact, typename Acc>
 MDPROP_HOST_DEVICE Out l2_value(Acc moved, Acc origin, Acc shrink, Acc lower, Acc upper) {
   const Acc delta = (moved - origin) * shrink;
-  return place_value<Out>(shrink < 1 ? origin + delta : moved, delta < 0 ? -delta : delta, origin, lower, upper);
+  return place_value<Out, kExact>(shrink < 1 ? origin + delta : moved, delta < 0 ? -delta : delta, origin, lower, upper);
 }
 
 // What a sample's perturbation of the given norm is multiplied by.

@@ -72,20 +72,24 @@ class InputTile {
   alignas(64) Acc x_copy_[kTile], grad_copy_[kTile], origin_copy_[kTile];
 };
 
-// Calls body(out) with the output, whose type is T or, for fp32, a half type.
-template <typename T, typename Body>
-void with_output(const PgdStepArgs<T>& args, const Body& body) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (args.out_bfloat16 != nullptr) return body(args.out_bfloat16);
-    if (args.out_half != nullptr) return body(args.out_half);
-  }
-  body(args.out);
-}
+// Where the results go. kExact: an origin is always storable in the type of the results.
+template <typename Type, bool kIsExact>
+struct Target {
+  using Out = Type;
+  static constexpr bool kExact = kIsExact || sizeof(Out) > 2;
+  Out* out;  // [N, M]
+};
 
-// Whether the origin may not be storable in the type of the output.
-template <typename T, typename Out>
-bool may_round_away(const PgdStepArgs<T>& args) {
-  return sizeof(Out) == 2 && (!std::is_same_v<T, Out> || args.origin_bytes != nullptr);
+// Calls body(target) with the output, whose type is T or, for fp32, a half type.
+template <typename T, typename Body>
+void with_target(const PgdStepArgs<T>& args, const Body& body) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (args.out_bfloat16 != nullptr) return body(Target<BFloat16, false>{args.out_bfloat16});
+    if (args.out_half != nullptr) return body(Target<Half, false>{args.out_half});
+  } else if (sizeof(T) == 2 && args.origin_bytes != nullptr) {
+    return body(Target<T, false>{args.out});
+  }
+  body(Target<T, true>{args.out});
 }
 
 // x as it is, in the type of the output.
@@ -99,15 +103,15 @@ void copy_values(const T* x, int64_t count, Out* out) {
 }
 
 // Lets write(results) give `count` values of one sample, and stores them where the mask is not 0, else x.
-template <typename T, typename Out, typename Write>
-void store_tile(const PgdStepArgs<T>& args, int64_t sample, int64_t i, int64_t count, Out* out, const Write& write) {
+template <typename T, typename Target, typename Write>
+void store_tile(const PgdStepArgs<T>& args, int64_t sample, int64_t i, int64_t count, Target target, const Write& write) {
   const int64_t at = sample * args.sample_size + i;
-  if (args.mask == nullptr) return write(out + at);
-  Out results[kTile];
+  if (args.mask == nullptr) return write(target.out + at);
+  typename Target::Out results[kTile];
   write(results);
   const uint8_t* mask = args.mask + sample * args.mask_sample_stride + i;
-  copy_values(args.x + at, count, out + at);
-  for (int64_t j = 0; j < count; ++j) out[at + j] = mask[j] != 0 ? results[j] : out[at + j];
+  copy_values(args.x + at, count, target.out + at);
+  for (int64_t j = 0; j < count; ++j) target.out[at + j] = mask[j] != 0 ? results[j] : target.out[at + j];
 }
 
 // Sum over a sample of term(offset, count), tile by tile.

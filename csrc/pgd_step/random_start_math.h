@@ -131,9 +131,9 @@ template <typename T, PgdNorm kNorm, typename Acc = acc_t<T>>
 MDPROP_HOST_DEVICE T start_value(Acc origin, float noise, Acc scale, Acc lower, Acc upper) {
   const Acc delta = scale * static_cast<Acc>(noise);
   if constexpr (kNorm == PgdNorm::kLinf) {
-    return linf_value<T>(origin + delta, Acc(0), origin, Acc(0), scale, lower, upper);
+    return linf_value<T, true>(origin + delta, Acc(0), origin, Acc(0), scale, lower, upper);
   } else {
-    return place_value<T>(origin + delta, delta < 0 ? -delta : delta, origin, lower, upper);
+    return place_value<T, true>(origin + delta, delta < 0 ? -delta : delta, origin, lower, upper);
   }
 }
 
