@@ -125,9 +125,7 @@ PGD_STEP = OpCase(
         torch.float16: (2**-10, 1e-6),
     },
     reason="roundings of fp32, then one step of the storage type towards the origin instead of the nearest value",
-    variants=frozenset(
-        {f"{norm}-{kind}" for norm in NORMS for kind in (*SHAPES, *KINDS)} | {"empty"}
-    ),
+    variants=frozenset({f"{norm}-{kind}" for norm in NORMS for kind in (*SHAPES, *KINDS)} | {"empty"}),
     keeps_channels_last=True,
     errors=(
         BadCall(TypeError, "x: expected a tensor, got int", (1, X, X), OPTIONS),

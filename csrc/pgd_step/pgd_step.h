@@ -1,15 +1,15 @@
-// One ascent step of projected gradient descent, project(x + step * direction(grad)) onto ball and box, and random points
-// of ball and box to start from.
+// One ascent step of projected gradient descent, project(x + step * direction(grad)) onto ball and box, and random
+// points of ball and box to start from.
 //
 // Per sample n, with M values:
 //   linf   direction = sign(grad)             ball: |y - origin| <= radius per value
 //   l2     direction = grad / ||grad||_2      ball: ||y - origin||_2 <= radius
 //   l1     direction = sign(grad)             ball: ||y - origin||_1 <= radius
 // For linf and l2 the result is the projection onto the ball, clamped to the box lower <= y <= upper; for l1 it is the
-// nearest point of ball and box together. It obeys both after rounding to the output type: values are rounded towards the
-// origin where they would leave the ball. Where a half type has no value so near to an origin of another type, its nearest
-// value counts against the radius before all else. The box wins where the origin lies outside. sign(NaN) is 0; a NaN in x
-// or origin stays NaN.
+// nearest point of ball and box together. It obeys both after rounding to the output type: values are rounded towards
+// the origin where they would leave the ball. Where a half type has no value so near to an origin of another type, its
+// nearest value counts against the radius before all else. The box wins where the origin lies outside. sign(NaN) is 0;
+// a NaN in x or origin stays NaN.
 #pragma once
 
 #include <cstdint>
@@ -37,10 +37,10 @@ struct PgdStepArgs {
   const acc_t<T>* lower;        // value i of sample n at n * bound_sample_stride + i * bound_stride
   const acc_t<T>* upper;        // like lower
   const uint8_t* active;        // [N], or null; where 0, the sample's x is the result, and its velocity rests
-  const uint8_t* mask;          // value i of sample n at n * mask_sample_stride + i, or null; where 0, the value is x, the
-                                // velocity rests, and no norm or mean counts the position
-  int64_t step_stride;          // 0 or 1
-  int64_t radius_stride;        // 0 or 1
+  const uint8_t* mask;    // value i of sample n at n * mask_sample_stride + i, or null; where 0, the value is x, the
+                          // velocity rests, and no norm or mean counts the position
+  int64_t step_stride;    // 0 or 1
+  int64_t radius_stride;  // 0 or 1
   int64_t bound_sample_stride;  // 0 or M
   int64_t bound_stride;         // 0 or 1
   int64_t mask_sample_stride;   // 0 or M

@@ -1,5 +1,5 @@
-// pgd_step on the CPU: one fused pass for linf; for l2 three passes over one sample at a time, which stays in cache; for
-// l1 as many as its search takes. Momentum is updated first, sample by sample.
+// pgd_step on the CPU: one fused pass for linf; for l2 three passes over one sample at a time, which stays in cache;
+// for l1 as many as its search takes. Momentum is updated first, sample by sample.
 #include "pgd_step/pgd_step.h"
 
 #include <algorithm>
@@ -136,8 +136,8 @@ void update_velocity(const PgdStepArgs<T>& args, int64_t sample) {
   });
 }
 
-// Calls run(sample) for the samples whose flag in `active` is `wanted`. They run in parallel; within a sample the passes
-// are parallel only where there is a single sample.
+// Calls run(sample) for the samples whose flag in `active` is `wanted`. They run in parallel; within a sample the
+// passes are parallel only where there is a single sample.
 template <typename T, typename Run>
 void for_each_sample(const PgdStepArgs<T>& args, bool wanted, const Run& run) {
   parallel_for(args.samples, 1, [&](int64_t first, int64_t last) {

@@ -28,8 +28,8 @@ double l1_prepare_tile(const Acc* x, const Acc* grad, const Acc* origin, const A
                        int64_t bound_stride, Acc step, int64_t count, Acc* MDPROP_RESTRICT reach,
                        Acc* MDPROP_RESTRICT room) {
   for (int64_t i = 0; i < count; ++i) {
-    const L1Coordinate<Acc> at = l1_coordinate(x[i] + step * sign(grad[i]), origin[i], lower[i * bound_stride],
-                                               upper[i * bound_stride]);
+    const L1Coordinate<Acc> at =
+        l1_coordinate(x[i] + step * sign(grad[i]), origin[i], lower[i * bound_stride], upper[i * bound_stride]);
     reach[i] = at.reach;
     room[i] = at.room;
   }
@@ -66,9 +66,8 @@ void l1_sample(const PgdStepArgs<T>& args, int64_t sample, Target target) {
                                    reach.data() + i, room.data() + i);
   });
   const auto sums_for = [&](Acc lambda) {
-    return sum_tiles<L1Sums>(size, [&](int64_t i, int64_t count) {
-      return l1_tile_sums(reach.data() + i, room.data() + i, lambda, count);
-    });
+    return sum_tiles<L1Sums>(
+        size, [&](int64_t i, int64_t count) { return l1_tile_sums(reach.data() + i, room.data() + i, lambda, count); });
   };
   L1Search<Acc> search(options.radius - used, sums_for(0));
   while (search.searching()) search.update(sums_for(search.lambda()));

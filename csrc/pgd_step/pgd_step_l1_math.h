@@ -2,12 +2,13 @@
 //
 // With centre = clamp(origin, lower, upper), the nearest point of both to v is centre + sign(v - centre) * pull(lambda)
 // per value, where
-//   pull(lambda) = min(max(reach - lambda, 0), room),  reach = |v - centre|,  room = distance of centre to the bound ahead,
-// and lambda >= 0 is the same for the whole sample: 0 if that point is in the ball, else such that the pulls add up to the
-// radius, less the distance from origin to centre. Their sum falls with lambda, linearly between breakpoints. L1Search
-// finds lambda by Newton's method on that function, kept in a bracket; the caller gives it the sum for one lambda after the
-// other. It ends on a linear piece, or between two neighbouring floating-point numbers, and there divides the difference:
-// so the result is exact to rounding even where lambda itself cannot be stored finely enough.
+//   pull(lambda) = min(max(reach - lambda, 0), room),  reach = |v - centre|,  room = distance of centre to the bound
+//   ahead,
+// and lambda >= 0 is the same for the whole sample: 0 if that point is in the ball, else such that the pulls add up to
+// the radius, less the distance from origin to centre. Their sum falls with lambda, linearly between breakpoints.
+// L1Search finds lambda by Newton's method on that function, kept in a bracket; the caller gives it the sum for one
+// lambda after the other. It ends on a linear piece, or between two neighbouring floating-point numbers, and there
+// divides the difference: so the result is exact to rounding even where lambda itself cannot be stored finely enough.
 #pragma once
 
 #include <cstdint>
@@ -53,8 +54,8 @@ struct L1Sums {
   }
 };
 
-// Where the search ended: pull(high) + share * (pull(low) - pull(high)) is the pull of a value; with high = 0 the point is
-// in the ball, and stays.
+// Where the search ended: pull(high) + share * (pull(low) - pull(high)) is the pull of a value; with high = 0 the point
+// is in the ball, and stays.
 template <typename Acc>
 struct L1Solution {
   Acc low = 0;

@@ -84,8 +84,8 @@ MDPROP_HOST_DEVICE Out narrow_between(Acc value, Acc low, Acc high) {
   return widen(rounded) > high ? next_below(rounded) : widen(rounded) < low ? next_above(rounded) : rounded;
 }
 
-// Rounds to the type of the result within [low, high], which holds `centre`. Where that is not storable (kExact false), the
-// interval may hold no storable value; then the result is the storable value of the box nearest to the centre.
+// Rounds to the type of the result within [low, high], which holds `centre`. Where that is not storable (kExact false),
+// the interval may hold no storable value; then the result is the storable value of the box nearest to the centre.
 template <typename Out, bool kExact, typename Acc>
 MDPROP_HOST_DEVICE Out narrow_near(Acc value, Acc low, Acc high, Acc centre, Acc lower, Acc upper) {
   if constexpr (sizeof(Out) == sizeof(Acc)) {
@@ -122,8 +122,8 @@ MDPROP_HOST_DEVICE Out linf_value(Acc x, Acc grad, Acc origin, Acc step, Acc rad
   return narrow_near<Out, kExact>(origin != origin ? origin : value, low, high, centre, lower, upper);
 }
 
-// Puts a value at most `limit` from the origin into the box and into storage. Rounding goes towards the origin, so that no
-// coordinate, and hence no norm, grows.
+// Puts a value at most `limit` from the origin into the box and into storage. Rounding goes towards the origin, so that
+// no coordinate, and hence no norm, grows.
 template <typename Out, bool kExact, typename Acc>
 MDPROP_HOST_DEVICE Out place_value(Acc value, Acc limit, Acc origin, Acc lower, Acc upper) {
   value = value - origin > limit ? at_least(slightly_below(value), origin) : value;
@@ -169,7 +169,8 @@ struct Direction {
 template <typename Out, bool kExact, typename Acc>
 MDPROP_HOST_DEVICE Out l2_value(Acc moved, Acc origin, Acc shrink, Acc lower, Acc upper) {
   const Acc delta = (moved - origin) * shrink;
-  return place_value<Out, kExact>(shrink < 1 ? origin + delta : moved, delta < 0 ? -delta : delta, origin, lower, upper);
+  return place_value<Out, kExact>(shrink < 1 ? origin + delta : moved, delta < 0 ? -delta : delta, origin, lower,
+                                  upper);
 }
 
 // What a sample's perturbation of the given norm is multiplied by.

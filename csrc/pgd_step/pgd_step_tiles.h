@@ -1,5 +1,5 @@
-// The CPU kernel's view of its arguments: tiles in the compute type with the mask applied, typed outputs, and sums over a
-// sample in an order fixed by position.
+// The CPU kernel's view of its arguments: tiles in the compute type with the mask applied, typed outputs, and sums over
+// a sample in an order fixed by position.
 #pragma once
 
 #include <algorithm>
@@ -104,7 +104,8 @@ void copy_values(const T* x, int64_t count, Out* out) {
 
 // Lets write(results) give `count` values of one sample, and stores them where the mask is not 0, else x.
 template <typename T, typename Target, typename Write>
-void store_tile(const PgdStepArgs<T>& args, int64_t sample, int64_t i, int64_t count, Target target, const Write& write) {
+void store_tile(const PgdStepArgs<T>& args, int64_t sample, int64_t i, int64_t count, Target target,
+                const Write& write) {
   const int64_t at = sample * args.sample_size + i;
   if (args.mask == nullptr) return write(target.out + at);
   typename Target::Out results[kTile];

@@ -8,7 +8,8 @@ namespace mdprop {
 namespace {
 
 PgdNorm norm_by_name(const std::string& norm) {
-  STD_TORCH_CHECK(norm == "linf" || norm == "l2" || norm == "l1", "norm: expected 'linf', 'l2' or 'l1', got '", norm, "'");
+  STD_TORCH_CHECK(norm == "linf" || norm == "l2" || norm == "l1", "norm: expected 'linf', 'l2' or 'l1', got '", norm,
+                  "'");
   return norm == "linf" ? PgdNorm::kLinf : norm == "l2" ? PgdNorm::kL2 : PgdNorm::kL1;
 }
 
@@ -22,9 +23,7 @@ bool spreads_to(const Tensor& tensor, const Tensor& x) {
 }
 
 // The stride from sample to sample of such a tensor in a dense format.
-int64_t sample_stride(const Tensor& tensor, const Tensor& x) {
-  return tensor.size(0) == 1 ? 0 : x.numel() / x.size(0);
-}
+int64_t sample_stride(const Tensor& tensor, const Tensor& x) { return tensor.size(0) == 1 ? 0 : x.numel() / x.size(0); }
 
 // A value a sample: the tensor [N] if given, else the number with stride 0.
 struct PerSample {

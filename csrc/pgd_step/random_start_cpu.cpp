@@ -1,5 +1,5 @@
-// random_start on the CPU: the noise of a tile at a time, 32 counters abreast so that the loops vectorise. l2 and l1 draw
-// it twice, once for its length and once for the result, which is cheaper than keeping it.
+// random_start on the CPU: the noise of a tile at a time, 32 counters abreast so that the loops vectorise. l2 and l1
+// draw it twice, once for its length and once for the result, which is cheaper than keeping it.
 #include "pgd_step/pgd_step.h"
 
 #include <algorithm>
@@ -75,8 +75,9 @@ void start_tiles(const RandomStartArgs<T>& args, int64_t sample, acc_t<T> scale,
     fill_noise<kNorm>(args, sample, i, count, noise);
 #pragma GCC ivdep
     for (int64_t j = 0; j < count; ++j) {
-      args.out[at + j] = start_value<T, kNorm>(origin[j], noise[j], scale, args.lower[bounds_at + j * args.bound_stride],
-                                               args.upper[bounds_at + j * args.bound_stride]);
+      args.out[at + j] =
+          start_value<T, kNorm>(origin[j], noise[j], scale, args.lower[bounds_at + j * args.bound_stride],
+                                args.upper[bounds_at + j * args.bound_stride]);
     }
   });
 }

@@ -1,11 +1,11 @@
-// The random numbers of random_start, shared by CPU and CUDA, which give the same bits: integer arithmetic, fp32 operations
-// that IEEE 754 rounds correctly, and sums in fp64 in a fixed order.
+// The random numbers of random_start, shared by CPU and CUDA, which give the same bits: integer arithmetic, fp32
+// operations that IEEE 754 rounds correctly, and sums in fp64 in a fixed order.
 //
-// Value i of sample n takes word i % 4 of Philox4x32-10 with counter (i / 4, n, offset) and key seed. The noise is fp32 for
-// every type of tensor. l2: normal values g_i; the first M coordinates of a uniform point on the sphere of M + 2
-// dimensions are uniform in the ball of M, so that g_i / sqrt(sum g_i^2 + 2 e) is, with an exponential e in the place of
-// the squares of two more normal values. l1: signed exponential values e_i; e_i / (sum |e_i| + e) is uniform likewise. So
-// no power is needed. e comes from the counter (2^32 - 1, n, offset).
+// Value i of sample n takes word i % 4 of Philox4x32-10 with counter (i / 4, n, offset) and key seed. The noise is fp32
+// for every type of tensor. l2: normal values g_i; the first M coordinates of a uniform point on the sphere of M + 2
+// dimensions are uniform in the ball of M, so that g_i / sqrt(sum g_i^2 + 2 e) is, with an exponential e in the place
+// of the squares of two more normal values. l1: signed exponential values e_i; e_i / (sum |e_i| + e) is uniform
+// likewise. So no power is needed. e comes from the counter (2^32 - 1, n, offset).
 #pragma once
 
 #include <cmath>
@@ -43,8 +43,9 @@ MDPROP_HOST_DEVICE PhiloxWords philox(PhiloxWords counter, uint64_t seed) {
 }
 
 MDPROP_HOST_DEVICE PhiloxWords philox_block(uint64_t seed, uint64_t offset, int64_t sample, uint32_t block) {
-  return philox({{block, static_cast<uint32_t>(sample), static_cast<uint32_t>(offset), static_cast<uint32_t>(offset >> 32)}},
-                seed);
+  return philox(
+      {{block, static_cast<uint32_t>(sample), static_cast<uint32_t>(offset), static_cast<uint32_t>(offset >> 32)}},
+      seed);
 }
 
 // Uniform on the odd multiples of 2^-24 in (-1, 1).
@@ -76,7 +77,8 @@ MDPROP_HOST_DEVICE void sine_cosine(uint32_t word, float& sine, float& cosine) {
   const uint32_t quarter = (word + (1u << 29)) >> 30;
   const float angle = static_cast<float>(static_cast<int32_t>(word - (quarter << 30))) * 0x1.921fb6p-30f;
   const float t = angle * angle;
-  const float s = angle + angle * t * (-0x1.555556p-3f + t * (0x1.111112p-7f + t * (-0x1.a01a02p-13f + t * 0x1.71de3ap-19f)));
+  const float s =
+      angle + angle * t * (-0x1.555556p-3f + t * (0x1.111112p-7f + t * (-0x1.a01a02p-13f + t * 0x1.71de3ap-19f)));
   const float c = 1.0f + t * (-0.5f + t * (0x1.555556p-5f + t * (-0x1.6c16c2p-10f + t * 0x1.a01a02p-16f)));
   sine = (quarter & 1) != 0 ? c : s;
   cosine = (quarter & 1) != 0 ? s : c;

@@ -33,7 +33,7 @@ def bounds(
         return float(lower), None, float(upper), None
     dtype = _check.compute_dtype(x)
     low, high = (spread(torch.as_tensor(bound, dtype=dtype, device=x.device), x) for bound in (lower, upper))
-    shape = torch.broadcast_shapes(low.shape, high.shape)
+    shape = torch.broadcast_shapes(low.shape, high.shape)  # type: ignore[no-untyped-call]
     return 0.0, low.expand(shape), 0.0, high.expand(shape)
 
 

@@ -44,7 +44,7 @@ def pgd_step(
 
         x' = project(x + step * direction, {||x' - origin|| <= radius, lower <= x' <= upper})
 
-    where ``project`` is the projection onto the ball followed by a clamp to the box for linf and l2 (for linf that is the
+    where ``project`` is the projection onto the ball and then a clamp to the box for linf and l2 (for linf that is the
     nearest point of both), and the nearest point of ball and box together for l1.
 
     The result obeys ball and box after rounding to its dtype: where rounding would leave the ball, the value moves
@@ -61,14 +61,14 @@ def pgd_step(
         lower: Lower bound of the box, a number or a tensor that broadcasts to ``x``.
         upper: Upper bound of the box, likewise.
         active: ``[N]`` bool. Samples where it is False keep ``x``, bit for bit, and their velocity.
-        mask: Tensor that broadcasts to ``x``. Where it is 0 or False the value of ``x`` stays, and so does the velocity;
-            norms, projections and means take the other positions only.
+        mask: Tensor that broadcasts to ``x``. Where it is 0 or False the value of ``x`` stays, and so does the
+            velocity; norms, projections and means take the other positions only.
         velocity: Like ``x`` and of its memory format, changed in place to ``decay * velocity + grad / mean|grad|``, the
             momentum of MI-FGSM, which then replaces ``grad``. A zero or not finite gradient adds nothing.
         decay: Factor of the velocity.
-        out: Tensor to write the result to, of the shape, device and memory format of ``x``; it may be ``x`` itself. Its
-            dtype is that of ``x``, or bfloat16 or float16 for float32 ``x``. Such a result obeys the ball too, as far as
-            the dtype has values near the origin.
+        out: Tensor to write the result to, of the shape, device and memory format of ``x``; it may be ``x`` itself.
+            Its dtype is that of ``x``, or bfloat16 or float16 for float32 ``x``. Such a result obeys the ball too, as
+            far as the dtype has values near the origin.
 
     Returns:
         ``out``, or a new tensor like ``x``; it carries no gradient.

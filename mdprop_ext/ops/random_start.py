@@ -25,9 +25,10 @@ def random_start(
 ) -> Tensor:
     """Draws a point uniformly from the ball around each origin, then clamps it to the box.
 
-    The noise of a value depends on ``seed``, ``offset``, the number of its sample and its place in the sample alone: it is
-    the same on every device, for any number of threads, in every memory format and for every dtype. The result obeys ball
-    and box after rounding to its dtype, as that of :func:`pgd_step` does; if an origin lies outside the box, the box wins.
+    The noise of a value depends on ``seed``, ``offset``, the number of its sample and its place in the sample alone: it
+    is the same on every device, for any number of threads, in every memory format and for every dtype. The result obeys
+    ball and box after rounding to its dtype, as that of :func:`pgd_step` does; if an origin lies outside the box, the
+    box wins.
 
     Args:
         origin: ``[N, *]`` centres of the balls, float32, float64, bfloat16 or float16.
@@ -43,16 +44,16 @@ def random_start(
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
-        ValueError: If shapes do not fit, ``norm`` is unknown, ``radius`` is negative, the bounds are crossed, or a number
-            is out of range.
+        ValueError: If shapes do not fit, ``norm`` is unknown, ``radius`` is negative, the bounds are crossed, or a
+            number is out of range.
 
     Example:
         >>> random_start(torch.full((1, 3), 0.5), norm="linf", radius=0.1, seed=1)
-        tensor([[0.5, 0.5, 0.5]])
+        tensor([[0.5781, 0.5789, 0.5171]])
 
     Reference:
-        Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Barthe et al., "A probabilistic approach to
-        the geometry of the l_p^n-ball", Annals of Probability 2005.
+        Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Barthe et al., "A probabilistic approach
+        to the geometry of the l_p^n-ball", Annals of Probability 2005.
     """
     check_ball_and_box("origin", origin, norm, radius, lower, upper)
     for name, value in (("seed", seed), ("offset", offset)):

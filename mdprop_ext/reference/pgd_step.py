@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -43,11 +44,9 @@ def pgd_step(
         ascent = torch.where(shown, velocity.to(dtype), 0)
     # What the values of the result's type nearest to origins of another type lie away counts against the radius.
     rounding = _rounding_distance(centre, lower, upper, target) if target not in (dtype, origin.dtype) else None
-    advance = {"linf": _linf, "l2": _l2, "l1": _l1}[norm]
+    advance: Callable[..., tuple[Tensor, Tensor, Tensor]] = {"linf": _linf, "l2": _l2, "l1": _l1}[norm]
     reach = rounded_down(per_sample(radius, x, torch.float64), dtype)
-    value, low, high = advance(
-        current, ascent, centre, per_sample(step, x, dtype), reach, lower, upper, rounding
-    )
+    value, low, high = advance(current, ascent, centre, per_sample(step, x, dtype), reach, lower, upper, rounding)
     result = torch.where(moving, store(value, low, high, centre, lower, upper, target), x.to(target))
     return result if out is None else out.copy_(result)
 
@@ -61,7 +60,7 @@ def store(
     upper: float | Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Clamps to the box and rounds to ``dtype`` within ``[low, high]`` and the box, or as near to the origin as it can."""
+    """Clamps to the box and rounds to ``dtype`` within ``[low, high]``, or as near to the origin as the dtype can."""
     value = clamp(value, lower, upper)
     if value.dtype == dtype:
         return value
@@ -167,7 +166,7 @@ def _l1(
 
 
 def _l1_threshold(reach: Tensor, room: Tensor, target: Tensor) -> Tensor:
-    """The ``t >= 0`` of each row at which ``sum(min(max(reach - t, 0), room)) = target``, by sorting its breakpoints."""
+    """The ``t >= 0`` of each row at which ``sum(min(max(reach - t, 0), room)) = target``, by sorted breakpoints."""
     points = torch.cat([reach, (reach - room).clamp(min=0)], dim=1)
     points, order = points.sort(dim=1, descending=True)
     # Going down, a value starts to grow at its reach and stops at reach - room.

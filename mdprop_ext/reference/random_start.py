@@ -48,15 +48,24 @@ def random_start(
 
 
 def philox(block: Tensor, sample: Tensor, offset: int, seed: int) -> tuple[Tensor, ...]:
-    """The four words of Philox4x32-10 for counter (block, sample, offset) and key seed, int64 in [0, 2^32)."""
+    """Philox4x32-10 with counters (block, sample, offset) and key seed.
+
+    ``block`` is ``[K]``, ``sample`` ``[N, 1]``; the result is four words in [0, 2^32), each int64 ``[N, K]``.
+    """
     low = 0xFFFFFFFF
-    block, sample = torch.broadcast_tensors(block, sample)
+    shape = (len(sample), len(block))
+    block, sample = block.expand(shape), sample.expand(shape)
     counter = [block, sample, torch.full_like(block, offset & low), torch.full_like(block, offset >> 32 & low)]
     key = [seed & low, seed >> 32 & low]
     for _ in range(10):
         # int64 products wrap, but all of their 64 bits are right.
         even, odd = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
-        counter = [(odd >> 32 & low) ^ counter[1] ^ key[0], odd & low, (even >> 32 & low) ^ counter[3] ^ key[1], even & low]
+        counter = [
+            (odd >> 32 & low) ^ counter[1] ^ key[0],
+            odd & low,
+            (even >> 32 & low) ^ counter[3] ^ key[1],
+            even & low,
+        ]
         key = [(key[0] + 0x9E3779B9) & low, (key[1] + 0xBB67AE85) & low]
     return tuple(counter)
 

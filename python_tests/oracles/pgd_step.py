@@ -60,7 +60,7 @@ def moved(
 
 def project_l1(point: Tensor, origin: Tensor, radius: float, lower: Tensor, upper: Tensor) -> Tensor:
     """The nearest point of ball and box, by bisection on the multiplier of the ball: each value then minimises
-    (y - point)^2 / 2 + multiplier * |y - origin| over its interval, where the soft threshold, clamped, is the minimum."""
+    (y - point)^2 / 2 + multiplier * |y - origin| over its interval, which the soft threshold, clamped, does."""
 
     def at(multiplier: float) -> Tensor:
         delta = point - origin
