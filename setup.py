@@ -45,6 +45,10 @@ def check_tools() -> None:
         )
     if os.environ.get("MDPROP_CUDA", "auto") not in ("auto", "0", "1"):
         sys.exit(f"mdprop_ext: MDPROP_CUDA must be auto, 0 or 1, got {os.environ['MDPROP_CUDA']!r}")
+    if os.environ.get("MDPROP_EMULATE", "0") != "0" and {"bdist_wheel", "editable_wheel"} & set(sys.argv):
+        sys.exit(
+            "mdprop_ext: MDPROP_EMULATE=1 builds kernels for tests, which no wheel may hold: run make test-emulated"
+        )
     if os.environ.get("MDPROP_CUDA") == "1" and find_nvcc() is None:
         sys.exit(
             "mdprop_ext: MDPROP_CUDA=1 asks for CUDA kernels, but nvcc was not found: install the CUDA toolkit and put "
@@ -67,6 +71,8 @@ class CMakeBuild(build_ext):
             f"-DPython3_EXECUTABLE={sys.executable}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output.parent}",
             f"-DMDPROP_CUDA={os.environ.get('MDPROP_CUDA', 'auto')}",
+            f"-DMDPROP_EMULATE={os.environ.get('MDPROP_EMULATE', '0')}",
+            f"-DMDPROP_SANITIZE={os.environ.get('MDPROP_SANITIZE', '0')}",
             f"-DMDPROP_VERSION={self.distribution.get_version()}",
         ]
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))

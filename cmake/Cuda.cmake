@@ -46,6 +46,7 @@ if(MDPROP_WITH_CUDA)
   mdprop_cuda_architectures("${wanted}" CMAKE_CUDA_ARCHITECTURES)
   string(REPLACE ";" " " MDPROP_CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
   set(CMAKE_CUDA_STANDARD 17)
-  set(CMAKE_CUDA_FLAGS_RELEASE "-O3")
+  # No contraction into fused multiply-adds, as on the CPU: what a kernel fuses, it writes as fma().
+  set(CMAKE_CUDA_FLAGS_RELEASE "-O3 --fmad=false")
   enable_language(CUDA)
 endif()

@@ -7,7 +7,13 @@ list(GET paths 0 TORCH_ROOT)
 list(GET paths 1 TORCH_VERSION)
 list(GET paths 2 PYBIND11_INCLUDE)
 
-include(Cuda)
+if(MDPROP_EMULATE)
+  include(Emulation)
+  set(kernels mdprop_emulated mdprop_cpu)
+else()
+  include(Cuda)
+  set(kernels mdprop_cpu)
+endif()
 
 file(GLOB torch_sources CONFIGURE_DEPENDS csrc/*/*_torch.cpp)
 if(NOT MDPROP_WITH_CUDA)
@@ -23,7 +29,7 @@ target_compile_definitions(_C PRIVATE TORCH_TARGET_VERSION=0x020a000000000000ULL
                                       MDPROP_VERSION="${MDPROP_VERSION}" MDPROP_TORCH_VERSION="${TORCH_VERSION}"
                                       MDPROP_CUDA_ARCHITECTURES="${MDPROP_CUDA_ARCHITECTURES}"
                                       MDPROP_CUDA_VERSION="${CMAKE_CUDA_COMPILER_VERSION}")
-target_link_libraries(_C PRIVATE mdprop_cpu ${TORCH_ROOT}/lib/libtorch_cpu.so)
+target_link_libraries(_C PRIVATE ${kernels} ${MDPROP_SANITIZER_FLAGS} ${TORCH_ROOT}/lib/libtorch_cpu.so)
 # A CUDA build of torch defines the current-stream symbol in a library that only libtorch.so names, so that dependency
 # is kept although no symbol of the CPU build asks for it.
 target_link_options(_C PRIVATE "LINKER:--no-as-needed" ${TORCH_ROOT}/lib/libtorch.so "LINKER:--as-needed")

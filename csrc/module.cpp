@@ -32,6 +32,11 @@ pybind11::dict build_info() {
   info["cuda"] = pybind11::none();
   info["cuda_architectures"] = pybind11::list();
 #endif
+#ifdef MDPROP_EMULATE
+  info["emulated"] = true;
+#else
+  info["emulated"] = false;
+#endif
   info["cpu_isas"] = split(mdprop::compiled_cpu_isas());
   info["cpu_isa"] = mdprop::cpu_isa_name(mdprop::cpu_isa());
   return info;

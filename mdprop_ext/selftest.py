@@ -61,6 +61,11 @@ def check_hamming_topk(device: str, dtype: torch.dtype) -> None:
         hamming_reference.hamming_topk(packed[:40], packed, 20, bits=100),
         dtype,
     )
+    assert_close(
+        ops.hamming_distance(packed[:40], packed, bits=100),
+        hamming_reference.hamming_distance(packed[:40], packed, bits=100),
+        dtype,
+    )
 
 
 def check_knn_topk(device: str, dtype: torch.dtype) -> None:

@@ -55,3 +55,9 @@ const char* compiled_cpu_isas();
     return baseline::name<T>(args);      \
   }
 #endif
+
+// Declares `name_cpu` and `name_cuda`, which runs on a card: args with pointers to its memory, in order on the stream.
+#define MDPROP_DECLARE_KERNELS(name, Args) \
+  MDPROP_DECLARE_CPU(name, Args)           \
+  template <typename T>                    \
+  void name##_cuda(const Args<T>& args, void* stream);

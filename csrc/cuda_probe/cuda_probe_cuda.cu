@@ -1,6 +1,6 @@
 #include "cuda_probe/cuda_probe.h"
 
-#include "common/cuda_utils.cuh"
+#include "common/launch.h"
 
 namespace mdprop {
 namespace {
@@ -17,8 +17,7 @@ void cuda_probe_cuda(const CudaProbeArgs& args) {
   if (args.count == 0) return;
   constexpr int kThreads = 256;
   const auto blocks = static_cast<unsigned>((args.count + kThreads - 1) / kThreads);
-  cuda_probe_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(args.stream)>>>(args.out, args.count);
-  cuda_check(cudaGetLastError(), "cuda_probe_kernel");
+  launch<cuda_probe_kernel>(blocks, kThreads, 0, args.stream, args.out, args.count);
 }
 
 }  // namespace mdprop

@@ -34,8 +34,8 @@ MDPROP_HOST_DEVICE int32_t popcount(uint64_t word) {
 }
 
 // popcount(query xor code) over `words` words, of which the last counts under `last_mask`.
-MDPROP_HOST_DEVICE int32_t hamming_distance(const uint64_t* query, const uint64_t* code, int64_t words,
-                                            uint64_t last_mask) {
+MDPROP_HOST_DEVICE int32_t code_distance(const uint64_t* query, const uint64_t* code, int64_t words,
+                                         uint64_t last_mask) {
   int32_t distance = popcount((query[words - 1] ^ code[words - 1]) & last_mask);
   for (int64_t word = 0; word < words - 1; ++word) distance += popcount(query[word] ^ code[word]);
   return distance;

@@ -1,8 +1,10 @@
 #include "hamming_topk/hamming_topk.h"
 
 #include <limits>
+#include <optional>
 #include <tuple>
 
+#include "common/torch_groups.h"
 #include "common/torch_stable.h"
 #include "hamming_topk/hamming_topk_math.h"
 
@@ -60,25 +62,44 @@ Tensor unpack_codes_tensor(Tensor packed, int64_t bits) {
   return codes;
 }
 
-// queries int64 [Q, W], codes int64 [N, W] -> distances int32 [Q, k], indices int64 [Q, k]
-std::tuple<Tensor, Tensor> hamming_topk_tensor(Tensor queries, Tensor codes, int64_t k, int64_t bits) {
+// queries int64 [Q, W], codes int64 [N, W], offsets int64 [G + 1] or both absent
+// -> distances int32 [Q, k], indices int64 [Q, k]
+std::tuple<Tensor, Tensor> hamming_topk_tensor(Tensor queries, Tensor codes, int64_t k, int64_t bits,
+                                               std::optional<Tensor> query_offsets,
+                                               std::optional<Tensor> point_offsets) {
   check_packed(queries, bits, "hamming_topk");
   check_packed(codes, bits, "hamming_topk");
   STD_TORCH_CHECK(k >= 1, "hamming_topk: k must be at least 1, got ", k);
+  const Groups groups("hamming_topk", query_offsets, point_offsets, queries.size(0), codes.size(0));
   const Tensor queries_dense = torch::stable::contiguous(queries), codes_dense = torch::stable::contiguous(codes);
   Tensor distances = torch::stable::new_empty(queries, {queries.size(0), k}, ScalarType::Int);
   Tensor indices = torch::stable::new_empty(queries, {queries.size(0), k}, ScalarType::Long);
   HammingTopkArgs<uint64_t> args;
   args.queries = data<uint64_t>(queries_dense);
   args.codes = data<uint64_t>(codes_dense);
+  args.query_offsets = groups.query_offsets();
+  args.point_offsets = groups.point_offsets();
   args.distances = mutable_data<int32_t>(distances);
   args.indices = mutable_data<int64_t>(indices);
   args.num_queries = queries.size(0);
   args.num_codes = codes.size(0);
+  args.num_groups = groups.count();
   args.k = k;
   args.bits = bits;
   hamming_topk_cpu(args);
   return {distances, indices};
+}
+
+// queries int64 [Q, W], codes int64 [N, W] -> int32 [Q, N]
+Tensor hamming_distance_tensor(Tensor queries, Tensor codes, int64_t bits) {
+  check_packed(queries, bits, "hamming_distance");
+  check_packed(codes, bits, "hamming_distance");
+  const Tensor queries_dense = torch::stable::contiguous(queries), codes_dense = torch::stable::contiguous(codes);
+  const int64_t num_queries = queries.size(0), num_codes = codes.size(0);
+  Tensor distances = torch::stable::new_empty(queries, {num_queries, num_codes}, ScalarType::Int);
+  hamming_distance_cpu(HammingDistanceArgs<uint64_t>{data<uint64_t>(queries_dense), data<uint64_t>(codes_dense),
+                                                     mutable_data<int32_t>(distances), num_queries, num_codes, bits});
+  return distances;
 }
 
 }  // namespace
@@ -88,4 +109,5 @@ STABLE_TORCH_LIBRARY_IMPL(mdprop, CPU, module) {
   module.impl("pack_codes", TORCH_BOX(&mdprop::pack_codes_tensor));
   module.impl("unpack_codes", TORCH_BOX(&mdprop::unpack_codes_tensor));
   module.impl("hamming_topk", TORCH_BOX(&mdprop::hamming_topk_tensor));
+  module.impl("hamming_distance", TORCH_BOX(&mdprop::hamming_distance_tensor));
 }
