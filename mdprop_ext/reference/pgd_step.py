@@ -46,9 +46,7 @@ def pgd_step(
     rounding = _rounding_distance(centre, lower, upper, target) if target not in (dtype, origin.dtype) else None
     advance: dict[str, Callable[..., tuple[Tensor, Tensor, Tensor]]] = {"linf": _linf, "l2": _l2, "l1": _l1}
     reach = rounded_down(per_sample(radius, x, torch.float64), dtype)
-    value, low, high = advance[norm](
-        current, ascent, centre, per_sample(step, x, dtype), reach, lower, upper, rounding
-    )
+    value, low, high = advance[norm](current, ascent, centre, per_sample(step, x, dtype), reach, lower, upper, rounding)
     result = torch.where(moving, store(value, low, high, centre, lower, upper, target), x.to(target))
     return result if out is None else out.copy_(result)
 
