@@ -46,7 +46,7 @@ __device__ A least_distance(KnnMetric metric, double score, double query_square,
     distance = distance > 2 ? 2 : distance;
   } else {
     distance = score * sqrt(query_square);
-    distance -= fabs(distance) * relative;
+    distance *= distance > 0 ? 1 - relative : 1 + relative;
   }
   return round_distance<A>(distance);
 }

@@ -20,8 +20,8 @@
 //
 // Underflow: products below 2^-126 may count as 0, which bias(x) - (D + 96) 2^-125 covers; squares below 2^-149 may be
 // lost, so norms are raised by 2^-66 >= sqrt(D) 2^-74. Overflow cannot occur: a point whose squared norm is not below
-// 2^100 (NaN too) has bias -inf, stays a candidate of every query, and such a query is measured directly. Rows that are
-// scaled to unit length need a squared norm above 2^-100, or only zeros.
+// 2^100 has bias -inf and stays a candidate of every query, and such a query is measured directly. Rows that are scaled
+// to unit length need a squared norm above 2^-100, or only zeros.
 #pragma once
 
 #include "common/device.cuh"
@@ -49,6 +49,7 @@ struct PackedRow {
   float square;                    // |X|^2 before scaling
   float norm, packed_norm, error;  // |X|, |X'| and |X - X'| of the form that was packed, rounded up
   bool usable;
+  bool has_nan;
 };
 
 // Values 4 i up to 4 i + 4 of a row in fp32, less the centre; zeros beyond its end.
@@ -71,17 +72,22 @@ __device__ __forceinline__ Vector<float, 4> load_values(const RowSource<T>& sour
 // Packs sign times a row, by one warp; zeros where it is not usable.
 template <typename T>
 __device__ PackedRow pack_row(const RowSource<T>& source, int64_t row, float sign, BFloat16* out /* [padded_dim] */) {
-  float square = 0, largest = 0;
+  float square = 0;
+  bool only_zeros = true, has_nan = false;
   for (int64_t first = 4 * lane_id(); first < source.dim; first += 4 * kWarpSize) {
     const Vector<float, 4> values = load_values(source, row, first);
     for (int i = 0; i < 4; ++i) {
       square += values[i] * values[i];
-      largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;
+      only_zeros &= values[i] == 0;
+      has_nan |= values[i] != values[i];
     }
   }
   square = warp_sum(square);
-  const bool zero = __all_sync(kAllLanes, largest == 0);
-  PackedRow packed{square, 0, 0, 0, square <= kLargestSquare && (!source.unit || zero || square >= kSmallestSquare)};
+  const bool zero = __all_sync(kAllLanes, only_zeros);
+  PackedRow packed = {};
+  packed.square = square;
+  packed.usable = square <= kLargestSquare && (!source.unit || zero || square >= kSmallestSquare);
+  packed.has_nan = __any_sync(kAllLanes, has_nan);
   const float scale = !packed.usable ? 0.0f : source.unit && !zero ? 1 / sqrtf(square) : 1.0f;
   float norm = 0, packed_norm = 0, error = 0;
   for (int64_t first = 4 * lane_id(); first < source.padded_dim; first += 4 * kWarpSize) {
@@ -204,7 +210,8 @@ __global__ void __launch_bounds__(kRowWarps* kWarpSize) knn_points_kernel(const 
   const float relative = static_cast<float>(2 * args.source.dim + 96) * 0x1p-22f;
   const float lost = static_cast<float>(args.source.dim + 96) * 0x1p-125f;
   const float half = args.euclidean ? packed.square / 2 * (1 - relative) : 0.0f;
-  args.bounds[place] = !real ? kInfinity : packed.usable ? half - lost : -kInfinity;
+  // Those with a NaN are farther than any other, or the certificate fails.
+  args.bounds[place] = !real || packed.has_nan ? kInfinity : packed.usable ? half - lost : -kInfinity;
   args.bounds[args.padded_points + place] = packed.usable ? packed.norm : 0.0f;
   args.bounds[2 * args.padded_points + place] = packed.usable ? packed.error : 0.0f;
 }

@@ -16,6 +16,9 @@ namespace {
 
 using namespace knn_topk_cases;
 
+// How many queries of the last search had to be measured directly because their certificate failed.
+int uncertain = 0;
+
 template <typename T>
 Result<T> search_cuda(const Problem<T>& problem, int64_t k, KnnMetric metric,
                       const Groups& groups = {nullptr, nullptr, 1}) {
@@ -28,6 +31,10 @@ Result<T> search_cuda(const Problem<T>& problem, int64_t k, KnnMetric metric,
   const DeviceBuffer<char> workspace(mdprop::knn_topk_workspace(args));
   args.workspace = workspace.data();
   mdprop::knn_topk_cuda<T>(args, nullptr);
+  const mdprop::KnnCudaPlan plan = mdprop::knn_cuda_plan(args);
+  const int* listed_count =
+      mdprop::knn_cuda_buffers(plan, args.dim, sizeof(T) == sizeof(double), workspace.data()).listed_count;
+  uncertain = plan.direct ? 0 : *listed_count;
   return {distances.values(), indices.values()};
 }
 
@@ -46,11 +53,13 @@ template <typename T>
 void check_search(const Problem<T>& problem, int64_t k, KnnMetric metric, const char* name,
                   const Groups& groups = {nullptr, nullptr, 1}) {
   const Result<T> expected = search(problem, k, metric, groups);
+  if (getenv("DBG")) std::printf("  %s, metric %d\n", name, (int)metric);
   if (!CHECK(same(search_cuda(problem, k, metric, groups), expected))) {
     std::printf("  %s, metric %d, Q %d, N %d, D %d, k %d, %d-byte values\n", name, static_cast<int>(metric),
                 static_cast<int>(problem.num_queries), static_cast<int>(problem.num_points),
                 static_cast<int>(problem.dim), static_cast<int>(k), static_cast<int>(sizeof(T)));
   }
+  if (getenv("DBG")) std::printf(" uncertain %d of %d\n", uncertain, (int)problem.num_queries);
 }
 
 bool is_direct(int64_t num_queries, int64_t num_points, int64_t dim) {
