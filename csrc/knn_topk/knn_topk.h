@@ -43,6 +43,7 @@ struct KnnTopkArgs {
   const int64_t* query_offsets = nullptr;  // [G + 1], from 0 to Q
   const int64_t* point_offsets = nullptr;  // [G + 1], from 0 to N
   int64_t num_groups = 1;                  // G >= 0
+  void* workspace = nullptr;               // CUDA only: knn_topk_workspace(args) bytes (knn_topk_cuda_plan.h)
 };
 
 template <typename T>
@@ -61,7 +62,7 @@ struct KnnTopkBackwardArgs {
   KnnMetric metric;
 };
 
-MDPROP_DECLARE_CPU(knn_topk, KnnTopkArgs)
+MDPROP_DECLARE_KERNELS(knn_topk, KnnTopkArgs)
 MDPROP_DECLARE_CPU(knn_topk_backward, KnnTopkBackwardArgs)
 
 }  // namespace mdprop
