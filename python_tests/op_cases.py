@@ -11,11 +11,13 @@ from op_case_knn_topk import KNN_TOPK
 from op_case_multi_batch_norm import MULTI_BATCH_NORM
 from op_case_multi_batch_norm_mixture import MULTI_BATCH_NORM_MIXTURE
 from op_case_pgd_step import PGD_STEP
+from op_case_random_start import RANDOM_START
 
 OP_CASES = (
     MULTI_BATCH_NORM,
     MULTI_BATCH_NORM_MIXTURE,
     PGD_STEP,
+    RANDOM_START,
     KNN_TOPK,
     HAMMING_TOPK,
     HAMMING_DISTANCE,

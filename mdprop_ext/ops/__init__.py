@@ -12,6 +12,7 @@ from mdprop_ext.ops.knn_topk import KnnTopkFunction, knn_topk
 from mdprop_ext.ops.multi_batch_norm import MultiBatchNormFunction, multi_batch_norm
 from mdprop_ext.ops.multi_batch_norm_mixture import MultiBatchNormMixtureFunction, multi_batch_norm_mixture
 from mdprop_ext.ops.pgd_step import PgdStepFunction, pgd_step
+from mdprop_ext.ops.random_start import RandomStartFunction, random_start
 
 __all__ = [
     "BackendError",
@@ -21,6 +22,7 @@ __all__ = [
     "MultiBatchNormFunction",
     "MultiBatchNormMixtureFunction",
     "PgdStepFunction",
+    "RandomStartFunction",
     "RelaxedHammingDistanceFunction",
     "hamming_distance",
     "hamming_topk",
@@ -29,6 +31,7 @@ __all__ = [
     "multi_batch_norm_mixture",
     "pack_codes",
     "pgd_step",
+    "random_start",
     "unpack_codes",
 ]
 
