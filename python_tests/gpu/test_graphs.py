@@ -1,0 +1,88 @@
+"""CUDA graphs: every op, forward and backward, and a whole attack are captured once and replayed on other values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from op_cases import OP_CASES
+from op_checks import assert_same_bits, raw_args, small, with_gradients
+from torch import Tensor
+
+from mdprop_ext.attacks.engine import Problem, search
+from mdprop_ext.attacks.options import AttackOptions
+from mdprop_ext.attacks.projections import norm_by_name
+from mdprop_ext.nn import use_branch
+
+CASES = [pytest.param(case, id=case.name) for case in OP_CASES]
+
+
+def capture(function: Callable[[], tuple[Tensor, ...]]) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...]]:
+    """The graph of a call, and the tensors that each replay fills; they hold no result before the first."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # libraries and allocators are set up outside of the capture
+        for _ in range(2):
+            function()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = function()
+    for result in results:
+        result.detach().fill_(1)
+    return graph, results
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_op_is_captured_and_replayed(case):
+    for sample in small(case, case.dtypes[0], "cuda"):
+        inputs = with_gradients(case, sample)
+        arguments = raw_args(case, inputs)
+        wanted = [inputs.args[i] for i in case.differentiable if inputs.args[i] is not None]
+
+        def run(arguments=arguments, wanted=wanted):
+            results = case.raw(*arguments)
+            results = results if isinstance(results, tuple) else (results,)
+            if not wanted:
+                return results
+            gradients = torch.autograd.grad(results[0], wanted, torch.ones_like(results[0]))
+            return (*(result.detach() for result in results), *gradients)
+
+        graph, results = capture(run)
+        with torch.no_grad():
+            x = inputs.args[0]
+            x.copy_(x.roll(1, 0))
+        graph.replay()
+        assert_same_bits(results, run(), sample.name)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_whole_attack_is_one_graph(network, norm):
+    model = network().eval().requires_grad_(False)
+    images, labels = torch.rand(6, 3, 16, 16, device="cuda"), torch.arange(6, device="cuda") % 5
+    scale = 1.0 if norm == "linf" else 10.0
+    options = AttackOptions(eps=8 / 255 * scale, alpha=2 / 255 * scale, steps=10, random_start=False)
+
+    def attack() -> tuple[Tensor, ...]:
+        problem = Problem(
+            origin=images,
+            evaluate=lambda point: F.cross_entropy(model(point), labels, reduction="none"),
+            norm=norm_by_name(norm),
+            radius=options.eps,
+            step=options.alpha,
+            lower=0.0,
+            upper=1.0,
+        )
+        found = search(problem, options, torch.Generator("cuda"))
+        return found.images, found.values, found.steps
+
+    with use_branch(model, "adv"):
+        graph, results = capture(attack)
+        images.copy_(torch.rand_like(images))
+        labels.copy_(labels.roll(1))
+        graph.replay()
+        expected = attack()
+    assert_same_bits(results, expected, "replayed attack")
+    assert (results[1] > F.cross_entropy(model(images), labels, reduction="none")).all()
