@@ -34,7 +34,9 @@ def raw_args(case: OpCase, sample: Sample) -> tuple[Any, ...]:
     return moved(case.raw_args(sample), sample.args[0].device)
 
 
-def assert_near(results: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: tuple[float, float], what: str) -> None:
+def assert_near(
+    results: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: tuple[float, float], what: str
+) -> None:
     for i, (result, wanted) in enumerate(zip(results, expected, strict=True)):
         relative, absolute = (0, 0) if not result.is_floating_point() else tolerance
         torch.testing.assert_close(

@@ -77,9 +77,7 @@ def failures(entries: list[dict[str, Any]], finished: Finished, where: str) -> l
     return failed
 
 
-def judge(
-    tool: str, finished: Finished, entries: list[dict[str, Any]], wanted: int, report: Report
-) -> dict[str, Any]:
+def judge(tool: str, finished: Finished, entries: list[dict[str, Any]], wanted: int, report: Report) -> dict[str, Any]:
     """The verdict on one tool, entered into the report: clean, errors, cut off, or unavailable on this machine."""
     done = sum("done" in entry for entry in entries)
     result = {"calls": done, "seconds": round(finished.seconds, 1), "verdict": "clean"}

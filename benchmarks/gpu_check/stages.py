@@ -38,7 +38,7 @@ class Context:
 
 @dataclass
 class Report:
-    """What a stage found: figures, what failed, what its time cut off, and what this machine refuses, with the reason."""
+    """What a stage found: figures, what failed, what its time cut off, what this machine refuses and why."""
 
     details: dict[str, Any] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)

@@ -35,7 +35,9 @@ def run_tests(context: Context, command: list[str]) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "record"
         crashes: dict[str, str] = {}
-        for processes in range(1, MOST_PROCESSES + 1):
+        processes = 0
+        while processes < MOST_PROCESSES:
+            processes += 1
             before = len(read_record(record))
             finished = run_recorded(command, record=record, seconds=context.deadline.left(), cwd=context.root)
             entries = read_record(record)
@@ -50,7 +52,7 @@ def run_tests(context: Context, command: list[str]) -> Report:
 def remaining(entries: list[dict[str, Any]]) -> list[str]:
     """The collected tests that were not started."""
     started = {entry["started"] for entry in entries if "started" in entry}
-    collected = next((entry["collected"] for entry in entries if "collected" in entry), [])
+    collected: list[str] = next((entry["collected"] for entry in entries if "collected" in entry), [])
     return [name for name in collected if name not in started]
 
 
@@ -60,9 +62,7 @@ def unfinished(entries: list[dict[str, Any]]) -> list[str]:
     return [entry["started"] for entry in entries if "started" in entry and entry["started"] not in ended]
 
 
-def summary(
-    entries: list[dict[str, Any]], crashes: dict[str, str], finished: Finished, processes: int
-) -> Report:
+def summary(entries: list[dict[str, Any]], crashes: dict[str, str], finished: Finished, processes: int) -> Report:
     """Counts outcomes; failures with their messages, skipped tests by reason."""
     # A test that fails in its call and in its tear-down has two entries, and counts once.
     outcomes = {entry["test"]: entry for entry in entries if "test" in entry and entry["outcome"] != "failed"}
