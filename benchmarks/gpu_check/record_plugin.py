@@ -35,6 +35,10 @@ class Recorder:
         items[:] = [item for item in items if item.nodeid not in self._seen]
         append({"collected": [item.nodeid for item in items]})
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            append({"test": report.nodeid, "outcome": "failed", "seconds": 0.0, "message": report.longreprtext[-2000:]})
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         append({"started": nodeid})
         self._failed = False
@@ -58,6 +62,8 @@ class Recorder:
 
 def card_is_lost() -> bool:
     """Whether an error of a kernel has broken this process's use of the card."""
+    if not torch.cuda.is_initialized():
+        return False
     try:
         torch.cuda.synchronize()
     except RuntimeError:

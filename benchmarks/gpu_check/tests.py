@@ -19,7 +19,17 @@ MOST_PROCESSES = 20
 def pytest_command(paths: tuple[str, ...] = PATHS, *, marker: str = "cuda") -> list[str]:
     """How the tests are started; the project's own options may name plugins that are not installed."""
     return [
-        *(sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider"),
+        *(
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--no-header",
+            "--tb=short",
+            "--continue-on-collection-errors",
+            "-p",
+            "no:cacheprovider",
+        ),
         *("-o", "addopts=--import-mode=importlib", "-p", "benchmarks.gpu_check.record_plugin"),
         *("-m", marker, *paths),
     ]
@@ -38,28 +48,31 @@ def run_tests(context: Context, command: list[str]) -> Report:
         processes = 0
         while processes < MOST_PROCESSES:
             processes += 1
-            before = len(read_record(record))
+            before = len(started(read_record(record)))
             finished = run_recorded(command, record=record, seconds=context.deadline.left(), cwd=context.root)
             entries = read_record(record)
             if finished.status is not None:
                 how = f"the process ended with {finished.status} during this test"
                 crashes.update({name: how for name in unfinished(entries) if name not in crashes})
-            if not remaining(entries) or context.deadline.left() == 0 or len(entries) <= before + 1:
+            if not remaining(entries) or context.deadline.left() == 0 or len(started(entries)) == before:
                 break
     return summary(entries, crashes, finished, processes)
 
 
+def started(entries: list[dict[str, Any]]) -> set[str]:
+    """The tests that began."""
+    return {entry["started"] for entry in entries if "started" in entry}
+
+
 def remaining(entries: list[dict[str, Any]]) -> list[str]:
     """The collected tests that were not started."""
-    started = {entry["started"] for entry in entries if "started" in entry}
     collected: list[str] = next((entry["collected"] for entry in entries if "collected" in entry), [])
-    return [name for name in collected if name not in started]
+    return [name for name in collected if name not in started(entries)]
 
 
 def unfinished(entries: list[dict[str, Any]]) -> list[str]:
     """The tests that were started and never ended."""
-    ended = {entry["test"] for entry in entries if "test" in entry}
-    return [entry["started"] for entry in entries if "started" in entry and entry["started"] not in ended]
+    return sorted(started(entries) - {entry["test"] for entry in entries if "test" in entry})
 
 
 def summary(entries: list[dict[str, Any]], crashes: dict[str, str], finished: Finished, processes: int) -> Report:

@@ -97,6 +97,7 @@ __global__ void __launch_bounds__(kWarpgroup, 1) product_kernel(const __grid_con
   const uint64_t a_descriptor = descriptor(a), b_descriptor = descriptor(b);
   int d[columns / 2] = {};
   const long long start = clock64();
+#pragma unroll 1
   for (int repetition = 0; repetition < args.repetitions; ++repetition) {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
