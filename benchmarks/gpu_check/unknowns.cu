@@ -58,16 +58,16 @@ std::string product_rate(const cudaDeviceProp& card) {
   ProductArgs args{a_device.get(), b_device.get(), 1, cycles.get(), sum.get()};
   const auto launch = [&](int repetitions) {
     args.repetitions = repetitions;
-    product_kernel<columns, bits><<<blocks, kWarpgroup>>>(args);
+    product_kernel<columns, bits><<<blocks, kWarpgroups * kWarpgroup>>>(args);
     check(cudaGetLastError(), "product_kernel");
   };
   launch(1);
-  const bool exact = sum.host()[0] == kStage * expected_sum(a, b, bits);
-  constexpr int kRepetitions = 256;
+  const bool exact = sum.host()[0] == kWarpgroups * kStage * expected_sum(a, b, bits);
+  constexpr int kRepetitions = 1024;
   const double seconds = median_seconds([&] { launch(kRepetitions); });
   const std::vector<long long> counted = cycles.host();
   const double inner = bits ? 256 : 32;
-  const double products = double(kStage) * kRepetitions;
+  const double products = double(kWarpgroups) * kStage * kRepetitions;
   return object({{"columns", number(columns)},
                  {"cycles_per_product", number(double(*std::max_element(counted.begin(), counted.end())) / products)},
                  {"operations_per_s", number(2.0 * kRows * columns * inner * products * blocks / seconds)},

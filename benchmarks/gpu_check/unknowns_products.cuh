@@ -1,6 +1,6 @@
 // Issue rates of Hopper's asynchronous tensor-core products of one-bit and of 8-bit integers.
 //
-// One warpgroup a multiprocessor repeats one product, with both operands in shared memory and nothing else to do, so
+// Two warpgroups a multiprocessor repeat one product, with both operands in shared memory and nothing else to do, so
 // that cycles per product are what the tensor cores allow. The operands are random bytes, for which they are clocked as
 // for real data; the sum of all results of one stage is checked on the host.
 #pragma once
@@ -14,8 +14,8 @@ namespace unknowns {
 constexpr int kRows = 64;      // of A: the only size there is
 constexpr int kRowBytes = 32;  // of A and B: 256 one-bit or 32 8-bit values
 constexpr int kWarpgroup = 128;
-constexpr int kStage =
-    64;  // products in flight, after which all are waited for: a loop of its own would serialise them
+constexpr int kWarpgroups = 2;  // of a block: one issues while the other waits for its stage
+constexpr int kStage = 16;      // products in flight; without stages the compiler would serialise them
 
 struct ProductArgs {
   const unsigned char* a;  // [64, 32 bytes] in the order of core_matrix_offset
@@ -83,14 +83,14 @@ UNKNOWNS_PRODUCT(ByteProduct, 256, "m64n256k32", UNKNOWNS_BYTES, UNKNOWNS_LIST_2
 
 #endif
 
-// One warpgroup a block; each thread holds columns / 2 of the 64 x columns results.
+// One block a multiprocessor; each thread holds columns / 2 of the 64 x columns results of its warpgroup.
 template <int columns, bool bits>
-__global__ void __launch_bounds__(kWarpgroup, 1) product_kernel(const __grid_constant__ ProductArgs args) {
+__global__ void __launch_bounds__(kWarpgroups* kWarpgroup, 1) product_kernel(const __grid_constant__ ProductArgs args) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   __shared__ __align__(128) unsigned char a[kRows * kRowBytes];
   __shared__ __align__(128) unsigned char b[columns * kRowBytes];
-  for (int i = threadIdx.x; i < kRows * kRowBytes; i += kWarpgroup) a[i] = args.a[i];
-  for (int i = threadIdx.x; i < columns * kRowBytes; i += kWarpgroup) b[i] = args.b[i];
+  for (int i = threadIdx.x; i < kRows * kRowBytes; i += kWarpgroups * kWarpgroup) a[i] = args.a[i];
+  for (int i = threadIdx.x; i < columns * kRowBytes; i += kWarpgroups * kWarpgroup) b[i] = args.b[i];
   // The tensor cores read shared memory by another path than the stores above.
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncthreads();
@@ -111,11 +111,11 @@ __global__ void __launch_bounds__(kWarpgroup, 1) product_kernel(const __grid_con
     asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;" ::: "memory");
   }
   const long long cycles = clock64() - start;
-  long long sum = 0;
-  for (int i = 0; i < columns / 2; ++i) sum += d[i];
+  unsigned sum = 0;  // wide enough for one stage, whose sum is looked at
+  for (int i = 0; i < columns / 2; ++i) sum += static_cast<unsigned>(d[i]);
   if (threadIdx.x == 0) args.cycles[blockIdx.x] = cycles;
   if (blockIdx.x == 0) {
-    atomicAdd(reinterpret_cast<unsigned long long*>(args.sum), static_cast<unsigned long long>(sum));
+    atomicAdd(reinterpret_cast<unsigned long long*>(args.sum), static_cast<unsigned long long>(static_cast<int>(sum)));
   }
 #endif
 }
