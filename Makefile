@@ -15,7 +15,7 @@ CPP_BUILD := build/cpp-tests
 
 EMULATED_BUILD := build/emulated
 
-.PHONY: demo test test-cpp test-python test-emulated check-cuda bench lint format clean
+.PHONY: demo test test-cpp test-python test-emulated check-cuda wheel bench lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mdprop compare --recipes plain,mdprop --data digits --out runs/demo
@@ -31,17 +31,21 @@ $(CPP_BUILD)/.built: $(VENV)/.dev $(BUILD_FILES) $(wildcard csrc/tests/*)
 	$(BIN)/cmake --build $(CPP_BUILD)
 	touch $@
 
-# The CUDA kernels on the CPU: their C++ tests, then the ops' tests with a module of its own that runs them. Every kernel
-# that a build for cards holds must have been run.
-test-emulated: $(CPP_BUILD)/.built
-	rm -f $(EMULATED_BUILD)/coverage.txt
-	mkdir -p $(EMULATED_BUILD)
-	MDPROP_EMULATION_COVERAGE=$(abspath $(EMULATED_BUILD)/coverage.txt) \
-	  $(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure -L emulated
-	MDPROP_EMULATE=1 MDPROP_CUDA=0 $(BIN)/python setup.py -q build \
+# The CUDA kernels on the CPU, sanitized: their C++ tests, then the ops' tests with a module of its own that runs them.
+# Every kernel that a build for cards holds must have been run.
+test-emulated: export MDPROP_EMULATION_COVERAGE := $(abspath $(EMULATED_BUILD)/coverage.txt)
+test-emulated: $(CPP_BUILD)/.built $(EMULATED_BUILD)/.built
+	rm -f $(MDPROP_EMULATION_COVERAGE)
+	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure -L emulated
+	PYTHONPATH=$(abspath $(EMULATED_BUILD)/lib) PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
+	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	  $(BIN)/pytest -q python_tests/test_op_contract.py python_tests/ops --ignore python_tests/ops/test_backend.py
+	$(BIN)/python cmake/kernel_record.py --coverage $(MDPROP_EMULATION_COVERAGE)
+
+$(EMULATED_BUILD)/.built: $(VENV)/.dev $(BUILD_FILES) $(shell find mdprop_ext -name '*.py')
+	MDPROP_EMULATE=1 MDPROP_SANITIZE=1 MDPROP_CUDA=0 $(BIN)/python setup.py -q build \
 	  --build-base $(EMULATED_BUILD)/build --build-lib $(EMULATED_BUILD)/lib
-	MDPROP_EMULATION_COVERAGE=$(abspath $(EMULATED_BUILD)/coverage.txt) PYTHONPATH=$(abspath $(EMULATED_BUILD)/lib) \
-	  $(BIN)/pytest -q python_tests/test_op_contract.py python_tests/ops
+	touch $@
 
 test-python: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
@@ -49,6 +53,11 @@ test-python: $(VENV)/.dev
 # Compiles the CUDA kernels and shows that the module still works under this torch; says so where nvcc is absent.
 check-cuda: $(VENV)/.dev
 	$(BIN)/python cmake/check_cuda_build.py
+
+# The wheel of a release, for every architecture that the kernels know, and PTX for those to come.
+wheel: export TORCH_CUDA_ARCH_LIST ?= 8.0 8.6 8.9 9.0a 10.0 12.0+PTX
+wheel: $(VENV)/.dev
+	MDPROP_CUDA=1 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w dist .
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks

@@ -1,28 +1,27 @@
-"""Builds the module with CUDA kernels into a temporary folder and shows that it works under the installed torch."""
+"""Builds the module with CUDA kernels, compares them with their record, and runs it under the installed torch."""
 
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 
-if shutil.which("nvcc") is None and not os.environ.get("CUDACXX"):
+import cuda_tools
+import kernel_record
+
+if cuda_tools.nvcc() is None:
     print("skipped: nvcc was not found, so CUDA kernels cannot be compiled here")
     sys.exit(0)
 
-with tempfile.TemporaryDirectory() as folder:
-    environment = {**os.environ, "MDPROP_CUDA": "1", "TORCH_CUDA_ARCH_LIST": "8.0 9.0a+PTX"}
-    build = [
-        sys.executable,
-        "setup.py",
-        "-q",
-        "build",
-        "--build-base",
-        f"{folder}/build",
-        "--build-lib",
-        f"{folder}/lib",
-    ]
-    subprocess.run(build, check=True, env=environment)
-    check = "from mdprop_ext import _C, selftest; print(_C.build_info()); raise SystemExit(selftest.main([]))"
-    command = [sys.executable, "-P", "-c", check] if sys.version_info >= (3, 11) else [sys.executable, "-c", check]
-    subprocess.run(command, check=True, env={**environment, "PYTHONPATH": f"{folder}/lib"}, cwd=folder)
+with cuda_tools.build(kernel_record.CHECKED) as (log, module):
+    program = (
+        f"import sys; sys.path.insert(0, {str(module.parent.parent)!r}); from mdprop_ext import _C, selftest; "
+        "print(_C.build_info()); raise SystemExit(selftest.main([]))"
+    )
+    subprocess.run([sys.executable, "-I", "-c", program], check=True)
+    status = kernel_record.check(log, module)
+
+# The wrappers that no kernel of the module uses yet: the test kernels of the emulation use all of them.
+for architecture in kernel_record.CHECKED:
+    number = architecture.replace(".", "")
+    target = ["-gencode", f"arch=compute_{number},code=sm_{number}", "--cubin", "-o", "/dev/null"]
+    source = [f"-I{cuda_tools.ROOT}/csrc", f"{cuda_tools.ROOT}/csrc/tests/emulation_kernels.cu"]
+    subprocess.run([cuda_tools.nvcc() or "nvcc", "-std=c++17", "--fmad=false", *target, *source], check=True)
+sys.exit(status)

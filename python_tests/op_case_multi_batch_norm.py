@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +11,16 @@ from oracles.multi_batch_norm import multi_batch_norm_oracle
 
 from mdprop_ext import ops
 from mdprop_ext.reference import multi_batch_norm as reference
+
+
+def with_residual(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """The function with the residual as sixth positional argument, so that it is treated like the other tensors."""
+
+    def call(*args: Any, **options: Any) -> torch.Tensor:
+        return function(*args[:5], residual=args[5] if len(args) > 5 else None, **options)
+
+    return call
+
 
 # Planes shorter than, around and above the kernel's tile of 1,024 values; rows whose channels fill wide packs, single
 # vectors and the rest, in one block of rows and several; more than 4 MB.
@@ -49,7 +59,9 @@ def branch_arguments(samples: int) -> dict[str, Any]:
     ids = mixed[torch.arange(samples) % len(mixed)]
     if samples < 6:
         ids = torch.tensor([2, 0, 0, 2, 2])[:samples]
-    return {"sizes": [samples - 2, 0, 2], "size_tensor": torch.tensor([2, samples - 2, 0]), "ids": ids, "none": None}
+    few = samples // 3
+    sizes = [samples - few, 0, few]
+    return {"sizes": sizes, "size_tensor": torch.tensor([few, samples - few, 0]), "ids": ids, "none": None}
 
 
 def samples(dtype: torch.dtype) -> Iterator[Sample]:
@@ -59,22 +71,30 @@ def samples(dtype: torch.dtype) -> Iterator[Sample]:
                 continue
             for training in (True, False):
                 options = {"branch": branch, "training": training, "activation": "relu" if number % 2 else None}
-                yield Sample(
-                    f"{name}-{kind}-{training}", (batch(name, dtype), *tables(3, shape[1], dtype)), options, name
-                )
+                args = (batch(name, dtype), *tables(3, shape[1], dtype))
+                yield Sample(f"{name}-{kind}-{training}", (*args, None), options, name)
+                if kind in ("ids", "sizes"):
+                    options = {**options, "activation": "relu" if training else None}
+                    added = (*args, batch(name, dtype))
+                    yield Sample(f"{name}-{kind}-{training}-residual", added, options, f"{name}_residual")
     x = batch("planes_gathered", dtype)
     weight, bias, mean, var = tables(3, 5, dtype)
     routed = {"branch": torch.tensor([2, 0, 2, 0, 1, 1, 0, 2, 0])}
-    yield Sample("no_affine", (x, None, None, mean, var), {**routed, "training": True, "momentum": 0.3}, "no_affine")
-    yield Sample("no_statistics", (x, weight, bias, None, None), {**routed, "training": True}, "no_statistics")
-    yield Sample("bias_only", (x, None, bias, mean, var), {**routed, "activation": "relu"}, "no_affine")
+    options = {**routed, "training": True, "momentum": 0.3}
+    yield Sample("no_affine", (x, None, None, mean, var, None), options, "no_affine")
+    yield Sample("weight_only", (x, weight, None, mean, var, None), {**routed, "activation": "relu"}, "no_affine")
+    yield Sample("bias_only", (x, None, bias, mean, var, x), {**routed, "activation": "relu"}, "no_affine")
+    for part in ((weight, bias), (weight, None), (None, bias)):
+        yield Sample("no_statistics", (x, *part, None, None, None), {**routed, "training": True}, "no_statistics")
+    shared = (x, weight[:1].expand(3, -1), bias[:1].expand(3, -1), mean, var, x)
+    yield Sample("shared_affine", shared, {**routed, "training": True, "activation": "relu"}, "shared_affine")
     for training in (True, False):
         options = {"branch": [0, 0, 0], "training": training}
-        yield Sample(f"no_samples-{training}", (x[:0], weight, bias, mean, var), options, "empty")
-        options = {"branch": [9, 0, 0], "training": training}
-        yield Sample(f"no_values-{training}", (x[:, :, :0], weight, bias, mean, var), options, "empty")
+        yield Sample(f"no_samples-{training}", (x[:0], weight, bias, mean, var, x[:0]), options, "empty")
+        options = {"branch": [9, 0, 0], "training": training, "activation": "relu"}
+        yield Sample(f"no_values-{training}", (x[:, :, :0], weight, bias, mean, var, x[:, :, :0]), options, "empty")
         no_channels = [table[:, :0] for table in (weight, bias, mean, var)]
-        yield Sample(f"no_channels-{training}", (x[:, :0], *no_channels), options, "empty")
+        yield Sample(f"no_channels-{training}", (x[:, :0], *no_channels, None), options, "empty")
 
 
 def raw_args(sample: Sample) -> tuple[Any, ...]:
@@ -90,9 +110,9 @@ def gradcheck_samples() -> Iterator[Sample]:
         for training in (True, False):
             for activation in (None, "relu"):
                 options = {"branch": [2, 0, shape[0] - 2], "training": training, "activation": activation}
-                yield Sample(
-                    "gradcheck", (torch.randn(shape, dtype=torch.float64), *tables(3, shape[1], torch.float64)), options
-                )
+                x, residual = (torch.randn(shape, dtype=torch.float64) for _ in range(2))
+                for added in (None, residual):
+                    yield Sample("gradcheck", (x, *tables(3, shape[1], torch.float64), added), options)
 
 
 X = torch.zeros(4, 3, 2, 2)
@@ -100,9 +120,9 @@ TABLES = (torch.ones(2, 3), torch.zeros(2, 3), torch.zeros(2, 3), torch.ones(2, 
 
 MULTI_BATCH_NORM = OpCase(
     name="multi_batch_norm",
-    function=ops.multi_batch_norm,
-    reference=reference.multi_batch_norm,
-    oracle=multi_batch_norm_oracle,
+    function=with_residual(ops.multi_batch_norm),
+    reference=with_residual(reference.multi_batch_norm),
+    oracle=with_residual(multi_batch_norm_oracle),
     samples=samples,
     raw_args=raw_args,
     dtypes=FLOATING,
@@ -113,9 +133,11 @@ MULTI_BATCH_NORM = OpCase(
         torch.float16: (2**-11, 1e-5),
     },
     reason="one rounding to the storage type; a few fp32 roundings of the mean and of values of size 3",
-    variants=frozenset({*SHAPES, "no_affine", "no_statistics", "empty"}),
+    variants=frozenset(
+        {*SHAPES, *(f"{name}_residual" for name in SHAPES), "no_affine", "no_statistics", "shared_affine", "empty"}
+    ),
     mutates=(3, 4),
-    differentiable=(0, 1, 2),
+    differentiable=(0, 1, 2, 5),
     gradcheck_samples=gradcheck_samples,
     keeps_channels_last=True,
     twice_differentiable=True,
@@ -148,6 +170,12 @@ MULTI_BATCH_NORM = OpCase(
             (X[:, :, 0, 0], *TABLES),
             {"branch": [1, 3], "training": True},
         ),
+        BadCall(
+            ValueError,
+            r"residual: expected the shape of x, \[4, 3, 2, 2\], got \[4, 3, 2\]",
+            (X, *TABLES, X[0:4, :, 0]),
+        ),
+        BadCall(TypeError, "residual: expected the dtype of x.*got torch.float64", (X, *TABLES, X.double())),
         BadCall(ValueError, "activation: expected None or one of", (X, *TABLES), {"activation": "gelu"}),
         BadCall(ValueError, "momentum: expected a number", (X, *TABLES), {"training": True, "momentum": None}),
         BadCall(ValueError, r"momentum: expected a number in \[0, 1\], got 5", (X, *TABLES), {"momentum": 5}),

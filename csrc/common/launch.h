@@ -10,6 +10,7 @@
 #include "common/cuda_utils.cuh"
 
 #ifndef __CUDACC__
+#include "emulation/coverage.h"
 #include "emulation/machine.h"
 #endif
 
@@ -25,9 +26,13 @@ struct LaunchShape {
 // The kernel with its template arguments, as the compiler writes it.
 template <auto kKernel>
 std::string kernel_name() {
+#ifdef __CUDACC__
   const std::string text = __PRETTY_FUNCTION__;  // "... [with auto kKernel = name; ...]", or without the "; ..."
   const size_t begin = text.find("kKernel = ") + 10;
   return text.substr(begin, std::min(text.find("; ", begin), text.size() - 1) - begin);
+#else
+  return emulation::kernel_name(typeid(emulation::KernelTag<kKernel>));
+#endif
 }
 
 // Launches and checks the launch; `arguments` must convert to the kernel's parameters.

@@ -6,12 +6,14 @@
 #include "multi_batch_norm/multi_batch_norm.h"
 
 #include "multi_batch_norm/multi_batch_norm_planes.h"
-#include "multi_batch_norm/multi_batch_norm_rows.h"
+#include "multi_batch_norm/multi_batch_norm_rows_backward.h"
 
 namespace mdprop::MDPROP_ISA {
 
-// A single value a plane is a row of channels: the vectors then run over channels.
-static bool reads_rows(const MultiBatchNormShape& shape) { return shape.channels_last || shape.spatial == 1; }
+template <typename T>
+void multi_batch_norm_statistics(const MultiBatchNormStatisticsArgs<T>& args) {
+  reads_rows(args.shape) ? row_statistics(args) : plane_statistics(args);
+}
 
 template <typename T>
 void multi_batch_norm_forward(const MultiBatchNormForwardArgs<T>& args) {
@@ -23,8 +25,9 @@ void multi_batch_norm_backward(const MultiBatchNormBackwardArgs<T>& args) {
   reads_rows(args.shape) ? backward_rows(args) : backward_planes(args);
 }
 
-#define MDPROP_INSTANTIATE(T)                                                     \
-  template void multi_batch_norm_forward<T>(const MultiBatchNormForwardArgs<T>&); \
+#define MDPROP_INSTANTIATE(T)                                                           \
+  template void multi_batch_norm_statistics<T>(const MultiBatchNormStatisticsArgs<T>&); \
+  template void multi_batch_norm_forward<T>(const MultiBatchNormForwardArgs<T>&);       \
   template void multi_batch_norm_backward<T>(const MultiBatchNormBackwardArgs<T>&);
 MDPROP_INSTANTIATE(float)
 MDPROP_INSTANTIATE(double)

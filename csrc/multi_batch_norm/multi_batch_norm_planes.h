@@ -2,7 +2,6 @@
 // so that the statistics read memory and the normalisation reads cache.
 #pragma once
 
-#include "common/welford.h"
 #include "multi_batch_norm/multi_batch_norm_cpu.h"
 
 namespace mdprop::MDPROP_ISA {
@@ -38,16 +37,18 @@ Pair<Acc> lane_sums(int64_t count, const Term& term) {
   return {firsts[0], seconds[0]};
 }
 
-// The values of one (branch, channel) as a sequence of runs of up to kTile values. Short planes of several samples are
-// gathered into one run, so that sums keep their lanes full at 7x7.
-template <typename T>
+// The values of one (branch, channel) as a sequence of runs of up to kTile values, with a mask applied if there is one.
+// Short planes of several samples are gathered into one run, so that sums keep their lanes full at 7x7.
+template <typename T, bool kMask = false>
 class PlaneReader {
  public:
   using Acc = acc_t<T>;
 
-  PlaneReader(const Shape& shape, const T* data, int64_t branch, int64_t channel)
+  PlaneReader(const Shape& shape, const T* data, int64_t branch, int64_t channel, const uint8_t* mask = nullptr)
       : shape_(shape),
-        data_(data + channel * shape.spatial),
+        data_(data),
+        mask_(mask),
+        channel_(channel),
         first_(shape.offsets[branch]),
         last_(shape.offsets[branch + 1]),
         samples_per_run_(std::max<int64_t>(1, kTile / shape.spatial)) {}
@@ -60,26 +61,31 @@ class PlaneReader {
   // The values of a run in sample order, in the storage or in a buffer that the next call overwrites.
   const Acc* read(int64_t run, int64_t* count) {
     if (shape_.spatial >= kTile) {
-      const int64_t offset = run % runs_per_plane() * kTile;
+      const int64_t offset = run % runs_per_plane() * kTile, plane = plane_of(first_ + run / runs_per_plane());
       *count = std::min(kTile, shape_.spatial - offset);
-      return tile_.load(plane(first_ + run / runs_per_plane()) + offset, *count);
+      return tile_.load(data_ + plane * shape_.spatial + offset, *count, bits_of(plane), offset);
     }
     const int64_t begin = first_ + run * samples_per_run_, end = std::min(last_, begin + samples_per_run_);
     *count = (end - begin) * shape_.spatial;
     for (int64_t i = begin; i < end; ++i) {
-      widen_tile(plane(i), gathered_ + (i - begin) * shape_.spatial, shape_.spatial);
+      const int64_t plane = plane_of(i);
+      Acc* to = gathered_ + (i - begin) * shape_.spatial;
+      widen_tile(data_ + plane * shape_.spatial, to, shape_.spatial);
+      if constexpr (kMask) keep_marked(bits_of(plane), 0, to, shape_.spatial, to);
     }
     return gathered_;
   }
 
  private:
   int64_t runs_per_plane() const { return (shape_.spatial + kTile - 1) / kTile; }
-  const T* plane(int64_t i) const { return data_ + shape_.order[i] * shape_.channels * shape_.spatial; }
+  int64_t plane_of(int64_t i) const { return shape_.order[i] * shape_.channels + channel_; }
+  const uint8_t* bits_of(int64_t plane) const { return kMask ? mask_ + plane * mask_bytes_per_line(shape_) : nullptr; }
 
   const Shape& shape_;
   const T* data_;
-  int64_t first_, last_, samples_per_run_;
-  Tile<T> tile_;
+  const uint8_t* mask_;
+  int64_t channel_, first_, last_, samples_per_run_;
+  GradientTile<kMask, T> tile_;
   alignas(64) Acc gathered_[kTile];
 };
 
@@ -103,12 +109,14 @@ Moments plane_moments(PlaneReader<T>& reader) {
   return total;
 }
 
-// Calls body(offset, count) for the tiles of every plane of a (branch, channel); offsets count from the start of x.
+// Calls body(offset in x, count, offset in the mask) for the tiles of every plane of a (branch, channel).
 template <typename Body>
 void for_each_plane_tile(const Shape& shape, int64_t branch, int64_t channel, const Body& body) {
   for (int64_t i = shape.offsets[branch]; i < shape.offsets[branch + 1]; ++i) {
-    const int64_t start = (shape.order[i] * shape.channels + channel) * shape.spatial;
-    for_each_tile(start, start + shape.spatial, body);
+    const int64_t plane = shape.order[i] * shape.channels + channel;
+    for_each_tile(0, shape.spatial, [&](int64_t offset, int64_t count) {
+      body(plane * shape.spatial + offset, count, plane * mask_bytes_per_line(shape) + offset / 8);
+    });
   }
 }
 
@@ -122,28 +130,68 @@ void for_each_plane(const Shape& shape, const Body& body) {
   });
 }
 
-template <bool kRelu, typename T>
-void normalise_tile(const acc_t<T>* MDPROP_RESTRICT x, Affine<acc_t<T>> affine, int64_t count, T* MDPROP_RESTRICT y) {
-  for (int64_t i = 0; i < count; ++i) y[i] = narrow<T>(kRelu ? relu(affine(x[i])) : affine(x[i]));
+template <typename T>
+void plane_statistics(const MultiBatchNormStatisticsArgs<T>& args) {
+  for_each_plane(args.shape, [&](int64_t branch, int64_t channel, int64_t) {
+    PlaneReader<T> reader(args.shape, args.x, branch, channel);
+    store_moments(args, plane_moments(reader), branch, channel);
+  });
+}
+
+template <bool kRelu, bool kResidual, typename T>
+void normalise_tile(const acc_t<T>* MDPROP_RESTRICT x, const acc_t<T>* MDPROP_RESTRICT residual,
+                    Affine<acc_t<T>> affine, int64_t count, T* MDPROP_RESTRICT y) {
+  for (int64_t i = 0; i < count; ++i) {
+    const acc_t<T> value = kResidual ? affine(x[i]) + residual[i] : affine(x[i]);
+    y[i] = narrow<T>(kRelu ? relu(value) : value);
+  }
+}
+
+template <bool kRelu, bool kResidual, typename T>
+void normalise_planes(const MultiBatchNormForwardArgs<T>& args, int64_t branch, int64_t channel, int64_t at) {
+  const auto affine = affine_of(args, at);
+  Tile<T> x_tile, residual_tile;
+  for_each_plane_tile(args.shape, branch, channel, [&](int64_t i, int64_t count, int64_t byte) {
+    const acc_t<T>* residual = kResidual ? residual_tile.load(args.residual + i, count) : nullptr;
+    normalise_tile<kRelu, kResidual>(x_tile.load(args.x + i, count), residual, affine, count, args.y + i);
+    if (args.mask != nullptr) mark_positive(args.y + i, count, args.mask + byte);
+  });
 }
 
 template <typename T>
 void forward_planes(const MultiBatchNormForwardArgs<T>& args) {
   const Shape& shape = args.shape;
-  for_each_plane(shape, [&](int64_t branch, int64_t channel, int64_t at) {
-    if (shape.training) {
-      PlaneReader<T> reader(shape, args.x, branch, channel);
-      const Moments moments = plane_moments(reader);
-      args.mean[at] = static_cast<acc_t<T>>(moments.mean);
-      args.var[at] = static_cast<acc_t<T>>(moments.count > 0 ? moments.m2 / moments.count : 0);
-    }
-    const auto affine = affine_of<T>(shape, args.weight, args.bias, args.mean, args.var, at);
-    const auto normalise = shape.relu ? normalise_tile<true, T> : normalise_tile<false, T>;
-    Tile<T> tile;
-    for_each_plane_tile(shape, branch, channel, [&](int64_t i, int64_t count) {
-      normalise(tile.load(args.x + i, count), affine, count, args.y + i);
+  with_flags(shape.relu, args.residual != nullptr, [&](auto relu, auto residual) {
+    for_each_plane(shape, [&](int64_t branch, int64_t channel, int64_t at) {
+      if (shape.training) {
+        PlaneReader<T> reader(shape, args.x, branch, channel);
+        store_statistics(args, plane_moments(reader), at);
+      }
+      normalise_planes<relu(), residual()>(args, branch, channel, at);
     });
   });
+}
+
+// Sums of g and of g * (x - mean) over one (branch, channel).
+template <Cut kCut, typename T>
+GradientSums plane_sums(const MultiBatchNormBackwardArgs<T>& args, Affine<acc_t<T>> affine, int64_t branch,
+                        int64_t channel) {
+  using Acc = acc_t<T>;
+  PlaneReader<T, kCut == Cut::kMask> grads(args.shape, args.grad, branch, channel, args.mask);
+  PlaneReader<T> inputs(args.shape, args.x, branch, channel);
+  GradientSums total{static_cast<double>(count_of(args.shape, branch))};
+  for (int64_t run = 0; run < grads.runs(); ++run) {
+    int64_t count;
+    const Acc* MDPROP_RESTRICT grad = grads.read(run, &count);
+    const Acc* MDPROP_RESTRICT x = inputs.read(run, &count);
+    const Pair<Acc> sums = lane_sums<Acc>(count, [=](int64_t i) {
+      const Acc g = through_relu<kCut == Cut::kRecomputed>(grad[i], x[i], affine);
+      return Pair<Acc>{g, g * (x[i] - affine.mean)};
+    });
+    total.grad += sums.first;
+    total.product += sums.second;
+  }
+  return total;
 }
 
 template <bool kRelu, typename T>
@@ -154,50 +202,28 @@ void gradient_tile(const acc_t<T>* MDPROP_RESTRICT grad, const acc_t<T>* MDPROP_
   }
 }
 
-// Sums of g and of g * (x - mean) over one (branch, channel).
-template <bool kRelu, typename T>
-void plane_sums(const MultiBatchNormBackwardArgs<T>& args, const Affine<acc_t<T>>& affine, int64_t branch,
-                int64_t channel, double* grad_sum, double* product_sum) {
-  using Acc = acc_t<T>;
-  PlaneReader<T> grads(args.shape, args.grad, branch, channel), inputs(args.shape, args.x, branch, channel);
-  for (int64_t run = 0; run < grads.runs(); ++run) {
-    int64_t count;
-    const Acc* MDPROP_RESTRICT grad = grads.read(run, &count);
-    const Acc* MDPROP_RESTRICT x = inputs.read(run, &count);
-    const Affine<Acc> local = affine;
-    const Pair<Acc> sums = lane_sums<Acc>(count, [=](int64_t i) {
-      const Acc g = through_relu<kRelu>(grad[i], x[i], local);
-      return Pair<Acc>{g, g * (x[i] - local.mean)};
-    });
-    *grad_sum += sums.first;
-    *product_sum += sums.second;
-  }
+template <Cut kCut, typename T>
+void gradient_planes(const MultiBatchNormBackwardArgs<T>& args, Affine<acc_t<T>> affine,
+                     InputGradient<acc_t<T>> formula, int64_t branch, int64_t channel) {
+  GradientTile<kCut == Cut::kMask, T> grad_tile;
+  Tile<T> x_tile;
+  for_each_plane_tile(args.shape, branch, channel, [&](int64_t i, int64_t count, int64_t byte) {
+    const acc_t<T>* grad = grad_tile.load(args.grad + i, count, kCut == Cut::kMask ? args.mask + byte : nullptr, 0);
+    gradient_tile<kCut == Cut::kRecomputed>(grad, x_tile.load(args.x + i, count), affine, formula, count,
+                                            args.grad_x + i);
+    if (kCut == Cut::kMask && args.grad_residual != nullptr) narrow_tile(grad, args.grad_residual + i, count);
+  });
 }
 
 template <typename T>
 void backward_planes(const MultiBatchNormBackwardArgs<T>& args) {
-  using Acc = acc_t<T>;
-  const Shape& shape = args.shape;
-  const bool needs_sums = shape.training || args.grad_weight != nullptr;
-  for_each_plane(shape, [&](int64_t branch, int64_t channel, int64_t at) {
-    const auto affine = affine_of<T>(shape, args.weight, args.bias, args.mean, args.var, at);
-    InputGradient<Acc> formula{0, 0};
-    if (needs_sums) {
-      double grad_sum = 0, product_sum = 0;
-      const auto sums = shape.relu ? plane_sums<true, T> : plane_sums<false, T>;
-      sums(args, affine, branch, channel, &grad_sum, &product_sum);
-      if (args.grad_weight != nullptr) {
-        args.grad_weight[at] = static_cast<Acc>(product_sum * inverse_deviation(args.var[at], shape.eps));
-        args.grad_bias[at] = static_cast<Acc>(grad_sum);
-      }
-      const auto count = static_cast<double>(count_of(shape, branch));
-      if (shape.training) formula = input_gradient(grad_sum, product_sum, count, args.var[at], shape.eps);
-    }
-    const auto gradient = shape.relu ? gradient_tile<true, T> : gradient_tile<false, T>;
-    Tile<T> grad_tile, x_tile;
-    for_each_plane_tile(shape, branch, channel, [&](int64_t i, int64_t count) {
-      gradient(grad_tile.load(args.grad + i, count), x_tile.load(args.x + i, count), affine, formula, count,
-               args.grad_x + i);
+  with_cut(args, [&](auto cut) {
+    for_each_plane(args.shape, [&](int64_t branch, int64_t channel, int64_t at) {
+      const auto affine = affine_of(args, at);
+      GradientSums sums;
+      if (needs_own_sums(args)) sums = plane_sums<cut()>(args, affine, branch, channel);
+      const auto formula = use_sums(args, sums, branch, channel);
+      if (args.grad_x != nullptr) gradient_planes<cut()>(args, affine, formula, branch, channel);
     });
   });
 }

@@ -4,7 +4,6 @@
 
 #include "common/pack.h"
 #include "common/scratch.h"
-#include "common/welford.h"
 #include "multi_batch_norm/multi_batch_norm_cpu.h"
 
 namespace mdprop::MDPROP_ISA {
@@ -37,8 +36,7 @@ class RowBlocks {
 
   RowBlock operator()(int64_t block) const {
     RowBlock result;
-    result.branch = 0;
-    while (starts_[result.branch + 1] <= block) ++result.branch;
+    result.branch = branch_of(block);
     result.count = rows_of(result.branch, block);
     const int64_t first = (block - starts_[result.branch]) * kBlockRows;  // counts the rows of the branch
     int64_t member = shape_.offsets[result.branch] + first / shape_.spatial, row_of_sample = first % shape_.spatial;
@@ -53,6 +51,16 @@ class RowBlocks {
   }
 
  private:
+  // The last branch that starts at or before the block: empty ones share their start with the next.
+  int64_t branch_of(int64_t block) const {
+    int64_t low = 0, high = shape_.branches;
+    while (high - low > 1) {
+      const int64_t middle = (low + high) / 2;
+      (starts_[middle] <= block ? low : high) = middle;
+    }
+    return low;
+  }
+
   const Shape& shape_;
   Scratch<int64_t> starts_;
 };
@@ -109,13 +117,13 @@ void block_moments(const Shape& shape, const RowBlock& block, const T* data, dou
   }
 }
 
-template <typename T>
-void row_statistics(const MultiBatchNormForwardArgs<T>& args, const RowBlocks& blocks) {
-  const Shape& shape = args.shape;
+// Calls store(moments, branch, channel) for every (branch, channel), in parallel.
+template <typename T, typename Store>
+void row_moments(const Shape& shape, const T* x, const RowBlocks& blocks, const Store& store) {
   const int64_t channels = shape.channels;
   Scratch<double> means(blocks.total() * channels), m2s(blocks.total() * channels);
   for_each_block(shape, blocks, [&](const RowBlock& block, int64_t number) {
-    block_moments(shape, block, args.x, means.data() + number * channels, m2s.data() + number * channels);
+    block_moments(shape, block, x, means.data() + number * channels, m2s.data() + number * channels);
   });
   const int64_t per_pair = std::max<int64_t>(1, blocks.total() / shape.branches);
   parallel_for(shape.branches * channels, std::max<int64_t>(1, kValuesPerTask / per_pair),
@@ -127,163 +135,86 @@ void row_statistics(const MultiBatchNormForwardArgs<T>& args, const RowBlocks& b
                      merge(total, {static_cast<double>(blocks.rows_of(branch, block)),
                                    means[block * channels + channel], m2s[block * channels + channel]});
                    }
-                   args.mean[at] = static_cast<acc_t<T>>(total.mean);
-                   args.var[at] = static_cast<acc_t<T>>(total.count > 0 ? total.m2 / total.count : 0);
+                   store(total, branch, channel);
                  }
                });
 }
 
-// Affine parameters of every channel of every branch as arrays [B, C], for loops over channels.
 template <typename T>
+void row_statistics(const MultiBatchNormStatisticsArgs<T>& args) {
+  row_moments(args.shape, args.x, RowBlocks(args.shape), [&](const Moments& moments, int64_t branch, int64_t channel) {
+    store_moments(args, moments, branch, channel);
+  });
+}
+
+// Affine parameters of every channel of every branch as arrays [B, C], for loops over channels.
+template <typename Acc>
 struct AffineRows {
-  using Acc = acc_t<T>;
-  AffineRows(const Shape& shape, const Acc* weight, const Acc* bias, const Acc* mean, const Acc* var)
-      : means(mean), scales(shape.branches * shape.channels), biases(shape.branches * shape.channels) {
-    for (int64_t at = 0; at < shape.branches * shape.channels; ++at) {
-      const auto affine = affine_of<T>(shape, weight, bias, mean, var, at);
+  template <typename Args>
+  explicit AffineRows(const Args& args)
+      : means(args.mean),
+        scales(args.shape.branches * args.shape.channels),
+        biases(args.shape.branches * args.shape.channels) {
+    for (int64_t at = 0; at < scales.size(); ++at) {
+      const Affine<Acc> affine = affine_of(args, at);
       scales[at] = affine.scale;
       biases[at] = affine.bias;
     }
   }
-  Affine<Acc> operator()(int64_t at) const { return {means[at], scales[at], biases[at]}; }
 
   const Acc* means;
   Scratch<Acc> scales, biases;
 };
 
-template <bool kRelu, typename T>
-void normalise_row(const acc_t<T>* MDPROP_RESTRICT x, const acc_t<T>* MDPROP_RESTRICT mean,
-                   const acc_t<T>* MDPROP_RESTRICT scale, const acc_t<T>* MDPROP_RESTRICT bias, int64_t count,
-                   T* MDPROP_RESTRICT y) {
+// Calls body(row of x, its offset in the mask) for the rows of a block.
+template <typename Body>
+void for_each_row(const Shape& shape, const RowBlock& block, const Body& body) {
+  for (int64_t row = 0; row < block.count; ++row) {
+    body(block.offsets[row], block.offsets[row] / shape.channels * mask_bytes_per_line(shape));
+  }
+}
+
+template <bool kRelu, bool kResidual, typename T>
+void normalise_row(const acc_t<T>* MDPROP_RESTRICT x, const acc_t<T>* MDPROP_RESTRICT residual,
+                   const acc_t<T>* MDPROP_RESTRICT mean, const acc_t<T>* MDPROP_RESTRICT scale,
+                   const acc_t<T>* MDPROP_RESTRICT bias, int64_t count, T* MDPROP_RESTRICT y) {
   for (int64_t c = 0; c < count; ++c) {
-    const acc_t<T> value = (x[c] - mean[c]) * scale[c] + bias[c];
+    acc_t<T> value = (x[c] - mean[c]) * scale[c] + bias[c];
+    if (kResidual) value += residual[c];
     y[c] = narrow<T>(kRelu ? relu(value) : value);
   }
+}
+
+template <bool kRelu, bool kResidual, typename T>
+void normalise_rows(const MultiBatchNormForwardArgs<T>& args, const RowBlocks& blocks,
+                    const AffineRows<acc_t<T>>& affine) {
+  const Shape& shape = args.shape;
+  for_each_block(shape, blocks, [&](const RowBlock& block, int64_t) {
+    Tile<T> x_tile, residual_tile;
+    for_each_row(shape, block, [&](int64_t start, int64_t byte) {
+      for_each_tile(0, shape.channels, [&](int64_t c, int64_t count) {
+        const int64_t at = block.branch * shape.channels + c, i = start + c;
+        const acc_t<T>* residual = kResidual ? residual_tile.load(args.residual + i, count) : nullptr;
+        normalise_row<kRelu, kResidual>(x_tile.load(args.x + i, count), residual, affine.means + at,
+                                        affine.scales.data() + at, affine.biases.data() + at, count, args.y + i);
+        if (args.mask != nullptr) mark_positive(args.y + i, count, args.mask + byte + c / 8);
+      });
+    });
+  });
 }
 
 template <typename T>
 void forward_rows(const MultiBatchNormForwardArgs<T>& args) {
   const Shape& shape = args.shape;
-  RowBlocks blocks(shape);
-  if (shape.training) row_statistics(args, blocks);
-  AffineRows<T> affine(shape, args.weight, args.bias, args.mean, args.var);
-  const auto normalise = shape.relu ? normalise_row<true, T> : normalise_row<false, T>;
-  for_each_block(shape, blocks, [&](const RowBlock& block, int64_t) {
-    Tile<T> tile;
-    for (int64_t row = 0; row < block.count; ++row) {
-      const int64_t start = block.offsets[row];
-      for_each_tile(0, shape.channels, [&](int64_t c, int64_t count) {
-        const int64_t at = block.branch * shape.channels + c;
-        normalise(tile.load(args.x + start + c, count), affine.means + at, affine.scales.data() + at,
-                  affine.biases.data() + at, count, args.y + start + c);
-      });
-    }
-  });
-}
-
-// Per channel of a block: sums of g and of g * (x - mean), in fp64: [C] each.
-template <bool kRelu, typename T>
-void block_sums(const MultiBatchNormBackwardArgs<T>& args, const RowBlock& block, const AffineRows<T>& affine,
-                double* grad_sums, double* product_sums) {
-  using Acc = acc_t<T>;
-  const int64_t channels = args.shape.channels;
-  for_each_pack<Acc>(channels, [&](int64_t channel, auto pack) {
-    using P = decltype(pack);
-    const int64_t at = block.branch * channels + channel;
-    const Affine<P> formula{P::load(affine.means + at), P::load(affine.scales.data() + at),
-                            P::load(affine.biases.data() + at)};
-    P sum = P::broadcast(0), product = sum;
-    Tile<T> grad_tile, x_tile;
-    for (int64_t row = 0; row < block.count; ++row) {
-      const int64_t start = block.offsets[row] + channel;
-      const P x = P::load(x_tile.load(args.x + start, P::kWidth));
-      P grad = P::load(grad_tile.load(args.grad + start, P::kWidth));
-      if constexpr (kRelu) grad = where_positive(formula(x), grad);
-      sum = sum + grad;
-      product = product + grad * (x - formula.mean);
-    }
-    Acc sums[P::kWidth], products[P::kWidth];
-    sum.store(sums);
-    product.store(products);
-    std::copy(sums, sums + P::kWidth, grad_sums + channel);
-    std::copy(products, products + P::kWidth, product_sums + channel);
-  });
-}
-
-// Sums over each (branch, channel), their gradients of the affine parameters, and the input gradient's coefficients.
-template <typename T>
-void row_gradient_sums(const MultiBatchNormBackwardArgs<T>& args, const RowBlocks& blocks, const AffineRows<T>& affine,
-                       acc_t<T>* centres, acc_t<T>* slopes) {
-  using Acc = acc_t<T>;
-  const Shape& shape = args.shape;
-  const int64_t channels = shape.channels;
-  Scratch<double> grad_sums(blocks.total() * channels), product_sums(blocks.total() * channels);
-  const auto sum_block = shape.relu ? block_sums<true, T> : block_sums<false, T>;
-  for_each_block(shape, blocks, [&](const RowBlock& block, int64_t number) {
-    sum_block(args, block, affine, grad_sums.data() + number * channels, product_sums.data() + number * channels);
-  });
-  for (int64_t at = 0; at < shape.branches * channels; ++at) {
-    const int64_t branch = at / channels, channel = at % channels;
-    double grad_sum = 0, product_sum = 0;
-    for (int64_t block = blocks.first_of(branch); block < blocks.first_of(branch + 1); ++block) {
-      grad_sum += grad_sums[block * channels + channel];
-      product_sum += product_sums[block * channels + channel];
-    }
-    if (args.grad_weight != nullptr) {
-      args.grad_weight[at] = static_cast<Acc>(product_sum * inverse_deviation(args.var[at], shape.eps));
-      args.grad_bias[at] = static_cast<Acc>(grad_sum);
-    }
-    if (!shape.training) continue;
-    const auto count = static_cast<double>(count_of(shape, branch));
-    const auto formula = input_gradient(grad_sum, product_sum, count, args.var[at], shape.eps);
-    centres[at] = formula.centre;
-    slopes[at] = formula.slope;
+  const RowBlocks blocks(shape);
+  if (shape.training) {
+    row_moments(shape, args.x, blocks, [&](const Moments& moments, int64_t branch, int64_t channel) {
+      store_statistics(args, moments, branch * shape.channels + channel);
+    });
   }
-}
-
-template <bool kRelu, typename T>
-void gradient_rows(const MultiBatchNormBackwardArgs<T>& args, const RowBlocks& blocks, const AffineRows<T>& affine,
-                   const acc_t<T>* centres, const acc_t<T>* slopes) {
-  using Acc = acc_t<T>;
-  const int64_t channels = args.shape.channels;
-  for_each_block(args.shape, blocks, [&](const RowBlock& block, int64_t) {
-    Tile<T> grad_tile, x_tile;
-    for (int64_t row = 0; row < block.count; ++row) {
-      const int64_t start = block.offsets[row];
-      for_each_tile(0, channels, [&](int64_t slab, int64_t count) {
-        const int64_t at = block.branch * channels + slab;
-        const Acc* MDPROP_RESTRICT grad = grad_tile.load(args.grad + start + slab, count);
-        const Acc* MDPROP_RESTRICT x = x_tile.load(args.x + start + slab, count);
-        const Acc* MDPROP_RESTRICT mean = affine.means + at;
-        const Acc* MDPROP_RESTRICT scale = affine.scales.data() + at;
-        const Acc* MDPROP_RESTRICT bias = affine.biases.data() + at;
-        const Acc* MDPROP_RESTRICT centre = centres + at;
-        const Acc* MDPROP_RESTRICT slope = slopes + at;
-        T* MDPROP_RESTRICT out = args.grad_x + start + slab;
-        for (int64_t c = 0; c < count; ++c) {
-          const Affine<Acc> local{mean[c], scale[c], bias[c]};
-          const InputGradient<Acc> formula{centre[c], slope[c]};
-          out[c] = narrow<T>(formula(through_relu<kRelu>(grad[c], x[c], local), x[c], local));
-        }
-      });
-    }
-  });
-}
-
-template <typename T>
-void backward_rows(const MultiBatchNormBackwardArgs<T>& args) {
-  using Acc = acc_t<T>;
-  const Shape& shape = args.shape;
-  RowBlocks blocks(shape);
-  const AffineRows<T> affine(shape, args.weight, args.bias, args.mean, args.var);
-  Scratch<Acc> centres(shape.branches * shape.channels), slopes(shape.branches * shape.channels);
-  std::fill(centres.data(), centres.data() + centres.size(), Acc(0));
-  std::fill(slopes.data(), slopes.data() + slopes.size(), Acc(0));
-  if (shape.training || args.grad_weight != nullptr) {
-    row_gradient_sums(args, blocks, affine, centres.data(), slopes.data());
-  }
-  const auto gradient = shape.relu ? gradient_rows<true, T> : gradient_rows<false, T>;
-  gradient(args, blocks, affine, centres.data(), slopes.data());
+  const AffineRows<acc_t<T>> affine(args);
+  with_flags(shape.relu, args.residual != nullptr,
+             [&](auto relu, auto residual) { normalise_rows<relu(), residual()>(args, blocks, affine); });
 }
 
 }  // namespace

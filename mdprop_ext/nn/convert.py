@@ -28,9 +28,9 @@ class MultiBatchNormAct2d(MultiBatchNorm2d):
     drop: nn.Module
     act: nn.Module
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Normalises each sample by its branch, then drops and activates as the converted layer did."""
-        output: Tensor = self.act(self.drop(super().forward(input)))
+        output: Tensor = self.act(self.drop(super().forward(input, residual)))
         return output
 
 

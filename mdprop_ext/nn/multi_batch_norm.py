@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import mdprop_ext.ops  # noqa: F401  (registers torch.ops.mdprop)
+from mdprop_ext.ops import _check  # importing the package registers torch.ops.mdprop
 
 _PARAMETERS = ("weight", "bias")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -111,21 +111,26 @@ class _MultiBatchNorm(_BatchNorm):
         for branch in getattr(self, "aux_bn", ()):
             branch.reset_parameters()
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Normalises each sample by its branch.
 
         Args:
             input: ``[N, C]`` or ``[N, C, *]``.
+            residual: Like ``input``, added before the activation in the same pass.
 
         Returns:
             A tensor like ``input``.
 
         Raises:
-            ValueError: If input or route have the wrong size, or a branch has one value per channel in training.
+            TypeError: If ``residual`` has another dtype than ``input``.
+            ValueError: If input, residual or route have the wrong size, or a branch has one value per channel in
+                training.
         """
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         if input.shape[1] != self.num_features:
             raise ValueError(f"input must have {self.num_features} channels, got {list(input.shape)}")
+        if residual is not None:
+            _check.like("residual", residual, "input", input)
         ids = self._branch_ids(input)
         branches: tuple[_BatchNorm, ...] = (self,) if ids is None else (self, *self.aux_bn)
         # As in nn.BatchNorm2d: a layer without running statistics uses those of the batch in eval mode too.
@@ -133,17 +138,19 @@ class _MultiBatchNorm(_BatchNorm):
         if use_batch:
             self._check_values_per_channel(input, ids)
         dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-        affine_owners = (self,) * len(branches) if self.share_affine else branches
-        weight = _stack(affine_owners, "weight", dtype)
+        # One expanded row gives the sum of the branches' gradients.
+        affine_owners: tuple[_BatchNorm, ...] = (self,) if self.share_affine else branches
+        weight = _stack(affine_owners, "weight", dtype, len(branches))
         if weight is None:
             # The op reads the number of branches off its tables, of which there may be no other.
             weight = input.new_ones((len(branches), self.num_features), dtype=dtype)
-        output, mean, variance, counts = torch.ops.mdprop.multi_batch_norm(
+        output, mean, variance, counts, _ = torch.ops.mdprop.multi_batch_norm(
             input,
             weight,
-            _stack(affine_owners, "bias", dtype),
-            None if use_batch else _stack(branches, "running_mean", dtype),
-            None if use_batch else _stack(branches, "running_var", dtype),
+            _stack(affine_owners, "bias", dtype, len(branches)),
+            None if use_batch else _stack(branches, "running_mean", dtype, len(branches)),
+            None if use_batch else _stack(branches, "running_var", dtype, len(branches)),
+            residual,
             ids,
             None,
             use_batch,
@@ -212,12 +219,12 @@ class _MultiBatchNorm(_BatchNorm):
         return {**self.__dict__, "route": None}
 
 
-def _stack(branches: Sequence[nn.Module], name: str, dtype: torch.dtype) -> Tensor | None:
-    """One parameter or buffer of all branches as ``[B, C]``."""
-    values = [getattr(branch, name) for branch in branches]
+def _stack(owners: Sequence[nn.Module], name: str, dtype: torch.dtype, rows: int) -> Tensor | None:
+    """One parameter or buffer of all branches as ``[rows, C]``; a single owner's is expanded."""
+    values = [getattr(owner, name) for owner in owners]
     if values[0] is None:
         return None
-    stacked: Tensor = values[0].unsqueeze(0) if len(values) == 1 else torch.stack(values)
+    stacked: Tensor = values[0].expand(rows, -1) if len(values) == 1 else torch.stack(values)
     return stacked.to(dtype)
 
 

@@ -1,8 +1,8 @@
-"""The ``branch`` argument of multi_batch_norm: which branch each sample of a batch belongs to."""
+"""The arguments that say which branch each sample of a batch belongs to, and the tables of all branches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -52,9 +52,22 @@ def check(x: Tensor, branches: int, ids: Tensor | None, sizes: Tensor | None, tr
             )
 
 
+def check_tables(x: Tensor, branches: int, tables: Mapping[str, Tensor | None]) -> None:
+    """Checks that x is ``[N, C, *]`` and that every table given is ``[B, C]``."""
+    _check.floating("x", x)
+    if x.dim() < 2:
+        raise ValueError(f"x: expected [N, C, *], got {list(x.shape)}")
+    for name, table in tables.items():
+        if table is not None and tuple(table.shape) != (branches, x.shape[1]):
+            raise ValueError(
+                f"{name}: expected [B, C] with B = {branches} and C = {x.shape[1]} of x, got {list(table.shape)}"
+            )
+
+
 def check_recomputed(branches: Tensor | None, recomputed: Tensor | None) -> None:
     """Refuses gradients of a checkpointed block whose recomputation took other branches than its forward pass."""
-    if branches is None or recomputed is None or torch.compiler.is_compiling():
+    # Tensors of a trace have a type of their own and no values to compare.
+    if branches is None or type(recomputed) is not Tensor or torch.compiler.is_compiling():
         return
     # Comparing values may wait for a device, but outside checkpointing it is the same memory.
     if recomputed.data_ptr() != branches.data_ptr() and not torch.equal(recomputed.to(branches.device), branches):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdprop_ext.ops import _branches, _check
+from mdprop_ext.ops import _branches, _check, _multi_batch_norm_parts  # noqa: F401  (registers the other raw ops)
 from mdprop_ext.ops._register import register_gradient, register_op
 from mdprop_ext.reference import multi_batch_norm as reference
 
@@ -27,12 +27,13 @@ def multi_batch_norm(
     momentum: float | None = 0.1,
     eps: float = 1e-5,
     activation: str | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Normalises each sample by the statistics and affine parameters of its own branch, in one pass over the batch.
 
     For a value of channel c of a sample of branch b::
 
-        y = (x - mean[b, c]) / sqrt(var[b, c] + eps) * weight[b, c] + bias[b, c]
+        y = (x - mean[b, c]) / sqrt(var[b, c] + eps) * weight[b, c] + bias[b, c] + residual
 
     followed by the activation. In training ``mean`` and ``var`` are those of the branch's values in this batch (``var``
     biased, as in ``torch.nn.BatchNorm2d``), and the running statistics of the branches that are present move towards
@@ -41,7 +42,8 @@ def multi_batch_norm(
 
     Args:
         x: ``[N, C, *]``, float32, float64, bfloat16 or float16; contiguous or channels_last, which the result keeps.
-        weight: ``[B, C]`` or None for ones; float32 (float64 for float64 x; half types are converted).
+        weight: ``[B, C]`` or None for ones; float32 (float64 for float64 x; half types are converted). One scale for
+            all branches is ``weight.expand(B, C)``, which sums their gradients.
         bias: ``[B, C]`` or None for zeros.
         running_mean: ``[B, C]``, updated in place in training, or None.
         running_var: ``[B, C]``, updated in place in training, or None. Needed with ``running_mean`` in evaluation.
@@ -53,6 +55,7 @@ def multi_batch_norm(
             and belongs to ``mdprop_ext.nn.MultiBatchNorm2d``.
         eps: Added to the variance.
         activation: None or ``"relu"``, fused.
+        residual: Like ``x``, added before the activation in the same pass; None for nothing.
 
     Returns:
         A tensor like ``x``.
@@ -73,9 +76,10 @@ def multi_batch_norm(
         Recognition", CVPR 2020 (auxiliary batch norm).
     """
     ids, sizes = _branches.split(x, branch)
-    _check_arguments(x, weight, bias, running_mean, running_var, ids, sizes, training, momentum, eps, activation)
-    y, mean, var, count = torch.ops.mdprop.multi_batch_norm(
-        x, weight, bias, running_mean, running_var, ids, sizes, training, float(eps), activation
+    _check_options(running_mean, running_var, training, momentum, eps, activation)
+    _check_tensors(x, weight, bias, running_mean, running_var, residual, ids, sizes, training)
+    y, mean, var, count, _ = torch.ops.mdprop.multi_batch_norm(
+        x, weight, bias, running_mean, running_var, residual, ids, sizes, training, float(eps), activation
     )
     if training and running_mean is not None and running_var is not None:
         _update_statistics(running_mean, running_var, mean, var, count, momentum)
@@ -97,7 +101,7 @@ def _update_statistics(
 
 
 class MultiBatchNormFunction(torch.autograd.Function):
-    """``torch.ops.mdprop.multi_batch_norm`` as an autograd function: ``(x, ...) -> (y, mean, var, count)``."""
+    """``torch.ops.mdprop.multi_batch_norm`` as an autograd function: ``(x, ...) -> (y, mean, var, count, mask)``."""
 
     @staticmethod
     def forward(
@@ -106,172 +110,110 @@ class MultiBatchNormFunction(torch.autograd.Function):
         bias: Tensor | None,
         running_mean: Tensor | None,
         running_var: Tensor | None,
+        residual: Tensor | None,
         branch_ids: Tensor | None,
         branch_sizes: Tensor | None,
         training: bool,
         eps: float,
         activation: str | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Calls the op."""
         return torch.ops.mdprop.multi_batch_norm(  # type: ignore[no-any-return]
-            x, weight, bias, running_mean, running_var, branch_ids, branch_sizes, training, eps, activation
+            x, weight, bias, running_mean, running_var, residual, branch_ids, branch_sizes, training, eps, activation
         )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Saves x, the affine parameters, the statistics used and the branches."""
-        x, weight, bias, _, _, ids, sizes, ctx.training, ctx.eps, ctx.activation = inputs
-        _, mean, var, count = output
-        ctx.mark_non_differentiable(mean, var, count)
-        ctx.save_for_backward(x, weight, bias, mean, var, ids, sizes)
+        """Saves x, the affine parameters, the statistics used, the branches and, after a residual, what relu passed."""
+        x, weight, bias, _, _, residual, ids, sizes, ctx.training, ctx.eps, ctx.activation = inputs
+        _, mean, var, count, mask = output
+        ctx.mark_non_differentiable(mean, var, count, mask)
+        has_mask = residual is not None and ctx.activation is not None
+        ctx.save_for_backward(x, weight, bias, mean, var, mask if has_mask else None, ids, sizes)
         # Beside the saved ones, which checkpointing replaces by those of the recomputation.
         ctx.branches = ids if sizes is None else sizes
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        """Gradients of x, weight and bias."""
-        x, weight, bias, mean, var, ids, sizes = ctx.saved_tensors
+        """Gradients of x, weight, bias and residual."""
+        x, weight, bias, mean, var, mask, ids, sizes = ctx.saved_tensors
         _branches.check_recomputed(ctx.branches, ids if sizes is None else sizes)
         needs_affine = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-        grad_x, grad_weight, grad_bias = torch.ops.mdprop.multi_batch_norm_backward(
-            grad, x, weight, bias, mean, var, ids, sizes, ctx.training, ctx.eps, ctx.activation, needs_affine
+        grad_x, grad_residual, grad_weight, grad_bias = torch.ops.mdprop.multi_batch_norm_backward(
+            grad,
+            x,
+            weight,
+            bias,
+            mean,
+            var,
+            mask,
+            None,
+            ids,
+            sizes,
+            ctx.training,
+            ctx.eps,
+            ctx.activation,
+            needs_affine,
         )
         return (
             grad_x if ctx.needs_input_grad[0] else None,
             grad_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None,
             grad_bias.to(bias.dtype) if ctx.needs_input_grad[2] else None,
-            *[None] * 7,
+            *(None, None),
+            None if not ctx.needs_input_grad[5] else grad if mask is None else grad_residual,
+            *[None] * 5,
         )
 
 
-class MultiBatchNormBackwardFunction(torch.autograd.Function):
-    """``torch.ops.mdprop.multi_batch_norm_backward`` as an autograd function, for second derivatives."""
-
-    @staticmethod
-    def forward(
-        grad: Tensor,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        mean: Tensor,
-        var: Tensor,
-        branch_ids: Tensor | None,
-        branch_sizes: Tensor | None,
-        training: bool,
-        eps: float,
-        activation: str | None,
-        affine_gradients: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Calls the op."""
-        return torch.ops.mdprop.multi_batch_norm_backward(  # type: ignore[no-any-return]
-            grad, x, weight, bias, mean, var, branch_ids, branch_sizes, training, eps, activation, affine_gradients
-        )
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Saves all inputs."""
-        ctx.save_for_backward(*inputs[:8])
-        ctx.options = inputs[8:]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Differentiates the plain formula of the gradient."""
-        grad, x, weight, bias, mean, var, ids, sizes = ctx.saved_tensors
-        training, eps, activation, affine_gradients = ctx.options
-        if ids is None:
-            counts = sizes if sizes is not None else torch.tensor([x.shape[0]], device=x.device)
-            ids = torch.arange(len(counts), device=x.device).repeat_interleave(counts.to(x.device))
-        with torch.enable_grad():
-            outputs = reference.differentiable_backward(
-                grad, x, weight, bias, mean, var, ids, training, eps, activation
-            )
-            chosen = 3 if affine_gradients else 1
-            wanted = [i for i in range(3) if ctx.needs_input_grad[i]]
-            results = torch.autograd.grad(
-                outputs[:chosen],
-                [(grad, x, weight)[i] for i in wanted],
-                grads[:chosen],
-                create_graph=torch.is_grad_enabled(),
-                allow_unused=True,
-            )
-        gradients: list[Tensor | None] = [None] * 12
-        for i, result in zip(wanted, results, strict=True):
-            gradients[i] = result
-        return tuple(gradients)
-
-
-def _fake_forward(
+def _fake(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
+    residual: Tensor | None,
     branch_ids: Tensor | None,
     branch_sizes: Tensor | None,
     training: bool,
     eps: float,
     activation: str | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    tables = [t for t in (weight, running_mean, branch_sizes) if t is not None]
-    branches = tables[0].shape[0] if tables else 1
-    dtype = _check.compute_dtype(x)
-    statistics = [x.new_empty((branches, x.shape[1]), dtype=dtype) for _ in range(2)]
-    return _check.empty_like_kernel(x), *statistics, x.new_empty(branches, dtype=torch.int64)  # type: ignore[return-value]
-
-
-def _fake_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    mean, affine_gradients = rest[2], rest[-1]
-    shape = mean.shape if affine_gradients else (0,)
-    return _check.empty_like_kernel(x), mean.new_empty(shape), mean.new_empty(shape)
-
-
-def _fake_update(*args: Any) -> None:
-    return None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tables = [t for t in (weight, bias, running_mean, branch_sizes) if t is not None]
+    branches, channels, dtype = tables[0].shape[0] if tables else 1, x.shape[1], _check.compute_dtype(x)
+    y = _check.empty_like_kernel(x)
+    mask_bytes = 0
+    if residual is not None and activation is not None:
+        spatial = x.shape[2:].numel()
+        rows = spatial == 1 or not y.is_contiguous()
+        mask_bytes = x.shape[0] * (spatial * (-(-channels // 8)) if rows else channels * (-(-spatial // 8)))
+    return (
+        y,
+        x.new_empty((branches, channels), dtype=dtype),
+        x.new_empty((branches, channels), dtype=dtype),
+        x.new_empty(branches, dtype=torch.int64),
+        x.new_empty(mask_bytes, dtype=torch.uint8),
+    )
 
 
 register_op(
     "multi_batch_norm",
-    "(Tensor x, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, Tensor? branch_ids, "
-    "Tensor? branch_sizes, bool training, float eps, str? activation) "
-    "-> (Tensor y, Tensor mean, Tensor var, Tensor count)",
+    "(Tensor x, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, Tensor? residual, "
+    "Tensor? branch_ids, Tensor? branch_sizes, bool training, float eps, str? activation) "
+    "-> (Tensor y, Tensor mean, Tensor var, Tensor count, Tensor mask)",
     reference.forward,
-    _fake_forward,
-)
-register_op(
-    "multi_batch_norm_backward",
-    "(Tensor grad, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, Tensor? branch_ids, "
-    "Tensor? branch_sizes, bool training, float eps, str? activation, bool affine_gradients) "
-    "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
-    reference.backward,
-    _fake_backward,
-)
-register_op(
-    "multi_batch_norm_update_",
-    "(Tensor(a!)[] running_means, Tensor(b!)[] running_vars, Tensor(c!)[] num_batches, Tensor mean, Tensor var, "
-    "Tensor count, float? momentum) -> ()",
-    reference.update,
-    _fake_update,
+    _fake,
 )
 register_gradient("multi_batch_norm", MultiBatchNormFunction)
-register_gradient("multi_batch_norm_backward", MultiBatchNormBackwardFunction)
 
 
-def _check_arguments(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
+def _check_options(
     running_mean: Tensor | None,
     running_var: Tensor | None,
-    ids: Tensor | None,
-    sizes: Tensor | None,
     training: bool,
     momentum: float | None,
     eps: float,
     activation: str | None,
 ) -> None:
-    _check.floating("x", x)
-    if x.dim() < 2:
-        raise ValueError(f"x: expected [N, C, *], got {list(x.shape)}")
     if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"activation: expected None or one of {ACTIVATIONS}, got {activation!r}")
     if not training and (running_mean is None or running_var is None):
@@ -284,15 +226,25 @@ def _check_arguments(
         raise ValueError(f"momentum: expected a number in [0, 1], got {momentum}")
     if not eps >= 0:
         raise ValueError(f"eps: expected a number >= 0, got {eps}")
+
+
+def _check_tensors(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    residual: Tensor | None,
+    ids: Tensor | None,
+    sizes: Tensor | None,
+    training: bool,
+) -> None:
     tables = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
-    given = {name: table for name, table in tables.items() if table is not None}
-    first = next(iter(given.values()), None)
+    first = next((table for table in tables.values() if table is not None), None)
     branches = first.shape[0] if first is not None else sizes.shape[0] if sizes is not None else 1
-    for name, table in given.items():
-        if tuple(table.shape) != (branches, x.shape[1]):
-            raise ValueError(
-                f"{name}: expected [B, C] with B = {branches} and C = {x.shape[1]} of x, got {list(table.shape)}"
-            )
+    _branches.check_tables(x, branches, tables)
+    if residual is not None:
+        _check.like("residual", residual, "x", x)
     if ids is not None and first is None:
         raise ValueError("branch: ids [N] need weight or running statistics [B, C], which say how many branches exist")
     _branches.check(x, branches, ids, sizes, training)

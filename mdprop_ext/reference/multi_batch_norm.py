@@ -22,30 +22,33 @@ def multi_batch_norm(
     momentum: float | None = 0.1,
     eps: float = 1e-5,
     activation: str | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Batch norm with B branches; see ``mdprop_ext.ops.multi_batch_norm`` for the arguments."""
 
-    def norm(part: Tensor, b: int) -> Tensor:
+    def norm(part: Tensor, added: Tensor | None, b: int) -> Tensor:
         if part.numel() == 0:
             return part
-        statistics = _row(running_mean, b), _row(running_var, b)
-        y = F.batch_norm(part, *statistics, _row(weight, b), _row(bias, b), training, momentum or 0.0, eps)
-        return F.relu_(y) if activation == "relu" else y
+        statistics = row(running_mean, b), row(running_var, b)
+        y = F.batch_norm(
+            _for_sum(part, added), *statistics, row(weight, b), row(bias, b), training, momentum or 0.0, eps
+        )
+        return _finish(y, added, activation).to(x.dtype)
 
     if branch is None:
-        return norm(x, 0)
+        return norm(x, residual, 0)
     is_ids = isinstance(branch, Tensor) and branch.shape[0] == x.shape[0]
-    branches = next((t.shape[0] for t in (weight, running_mean) if t is not None), 0)
+    branches = next((t.shape[0] for t in (weight, bias, running_mean) if t is not None), 0)
     if is_ids:
         ids: Tensor = branch  # type: ignore[assignment]
         branches = branches or int(ids.max()) + 1
         if bool((ids[1:] < ids[:-1]).any()):
             order = torch.argsort(ids, stable=True)
-            parts = torch.split(x[order], torch.bincount(ids, minlength=branches).tolist())
-            return torch.cat([norm(part, b) for b, part in enumerate(parts)])[torch.argsort(order)]
+            added = None if residual is None else residual[order]
+            in_order = _split(x[order], added, torch.bincount(ids, minlength=branches))
+            return torch.cat([norm(*part, b) for b, part in enumerate(in_order)])[torch.argsort(order)]
         branch = torch.bincount(ids, minlength=branches)
-    sizes = branch.tolist() if isinstance(branch, Tensor) else list(branch)
-    return torch.cat([norm(part, b) for b, part in enumerate(torch.split(x, sizes))])
+    return torch.cat([norm(*part, b) for b, part in enumerate(_split(x, residual, branch))])
 
 
 def forward(
@@ -54,14 +57,15 @@ def forward(
     bias: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
+    residual: Tensor | None,
     branch_ids: Tensor | None,
     branch_sizes: Tensor | None,
     training: bool,
     eps: float,
     activation: str | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Kernel of the op: ``y`` like x, ``mean`` and biased ``var`` ``[B, C]`` as used, ``count`` ``[B]``."""
-    tables = [t for t in (weight, running_mean, branch_sizes) if t is not None]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Kernel of the op: ``y`` like x, ``mean`` and biased ``var`` ``[B, C]`` as used, ``count`` ``[B]``, ``mask``."""
+    tables = [t for t in (weight, bias, running_mean, branch_sizes) if t is not None]
     branches, channels = tables[0].shape[0] if tables else 1, x.shape[1]
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     y = torch.empty_like(x)
@@ -72,51 +76,42 @@ def forward(
         assert running_mean is not None
         assert running_var is not None
         mean, var = running_mean.to(dtype, copy=True), running_var.to(dtype, copy=True)
-    for b, part, index in _parts(x, branches, branch_ids, branch_sizes):
+    for b, part, index in parts(x, branches, branch_ids, branch_sizes):
         values = part.shape[0] * part[0, 0].numel()
         count[b] = values
-        y_b, _, _ = torch.native_batch_norm(part, _row(weight, b), _row(bias, b), mean[b], var[b], training, 1.0, eps)
+        added = None if residual is None else residual[index]
+        y_b, _, _ = torch.native_batch_norm(
+            _for_sum(part, added), row(weight, b), row(bias, b), mean[b], var[b], training, 1.0, eps
+        )
         if training:
             var[b] *= (values - 1) / values if values > 1 else 0.0
             var[b].nan_to_num_(0.0) if values == 1 else None
-        y_b = F.relu_(y_b) if activation == "relu" else y_b
-        y[index] = y_b
-    return y, mean, var, count
+        y[index] = _finish(y_b, added, activation).to(x.dtype)
+    has_mask = residual is not None and activation is not None
+    return y, mean, var, count, _pack(y > 0, has_rows(x)) if has_mask else x.new_empty(0, dtype=torch.uint8)
 
 
-def backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    branch_ids: Tensor | None,
-    branch_sizes: Tensor | None,
-    training: bool,
-    eps: float,
-    activation: str | None,
-    affine_gradients: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Kernel of the gradient: ``grad_x`` like x; ``grad_weight``, ``grad_bias`` ``[B, C]``, or ``[0]`` if unwanted."""
-    branches = mean.shape[0]
-    grad_x = torch.empty_like(x)
-    grad_weight, grad_bias = (mean.new_zeros((branches, x.shape[1]) if affine_gradients else 0) for _ in range(2))
-    inverse = torch.rsqrt(var + eps)
-    for b, part, index in _parts(x, branches, branch_ids, branch_sizes):
-        grad_b = grad[index].to(x.dtype)
-        if activation == "relu":
-            y = torch.native_batch_norm(part, _row(weight, b), _row(bias, b), mean[b], var[b], False, 0.0, eps)[0]
-            grad_b = grad_b * (y > 0)
-        mask = [True, affine_gradients, affine_gradients]
-        ones = torch.ones_like(mean[b]) if weight is None else weight[b].to(mean.dtype)
-        result = torch.ops.aten.native_batch_norm_backward(
-            grad_b, part, ones, mean[b], var[b], mean[b], inverse[b], training, eps, mask
-        )
-        grad_x[index] = result[0]
-        if affine_gradients:
-            grad_weight[b], grad_bias[b] = result[1], result[2]
-    return grad_x, grad_weight, grad_bias
+def statistics(x: Tensor, branches: int, branch_ids: Tensor | None, branch_sizes: Tensor | None) -> Tensor:
+    """The first half of ``forward`` in training: moments ``[B, 2C + 1]``, float64."""
+    moments = x.new_zeros((branches, 2 * x.shape[1] + 1), dtype=torch.float64)
+    for b, part, _ in parts(x, branches, branch_ids, branch_sizes):
+        wide = part.double().transpose(0, 1).flatten(1)
+        var, mean = torch.var_mean(wide, 1, correction=0)
+        moments[b] = torch.cat([var.new_tensor([wide.shape[1]]), mean, var * wide.shape[1]])
+    return moments
+
+
+def merge(moments: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Joins the moments ``[R, B, 2C + 1]`` of R parts: mean and biased var ``[B, C]``, count ``[B]``."""
+    channels = moments.shape[2] // 2
+    count, mean, m2 = (torch.zeros_like(moments[0, :, :width]) for width in (1, channels, channels))
+    for part_count, part_mean, part_m2 in (part.split([1, channels, channels], 1) for part in moments):
+        total = (count + part_count).clamp(min=1)
+        delta = part_mean - mean
+        mean = mean + delta * (part_count / total)
+        m2 = m2 + part_m2 + delta**2 * (count * part_count / total)
+        count = count + part_count
+    return mean.to(dtype), (m2 / count.clamp(min=1)).to(dtype), count[:, 0].to(torch.int64)
 
 
 def update(
@@ -141,55 +136,42 @@ def update(
         running_var.lerp_((var[b] * unbiased).to(running_var.dtype), share.to(running_var.dtype))
 
 
-def differentiable_backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    ids: Tensor,
-    training: bool,
-    eps: float,
-    activation: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The formula of ``backward`` in differentiable operations, for second derivatives.
-
-    In training ``mean`` and ``var`` are computed from ``x`` again, since they depend on it.
-    """
-    branches, dtype = mean.shape[0], mean.dtype
-    g, wide = grad.to(dtype).flatten(2), x.to(dtype).flatten(2)
-    if x.dim() == 2:
-        g, wide = g.unsqueeze(2), wide.unsqueeze(2)
-    count = torch.bincount(ids, minlength=branches).clamp(min=1).unsqueeze(1) * wide.shape[2]  # [B, 1]
-
-    def total(values: Tensor) -> Tensor:  # [N, C, S] -> [B, C]
-        return torch.zeros_like(mean).index_add(0, ids, values.sum(2))
-
-    def spread(table: Tensor) -> Tensor:  # [B, C] -> [N, C, 1]
-        return table[ids].unsqueeze(2)
-
-    if training:
-        mean = total(wide) / count
-        var = total((wide - spread(mean)) ** 2) / count
-    centred, inverse = wide - spread(mean), torch.rsqrt(var + eps)
-    scale = inverse if weight is None else weight * inverse
-    if activation == "relu":
-        shift = 0.0 if bias is None else spread(bias)
-        g = g * (centred * spread(scale) + shift > 0)
-    grad_sum, product_sum = total(g), total(g * centred)
-    grad_x = g
-    if training:
-        grad_x = g - spread(grad_sum / count) - centred * spread(product_sum / count * inverse**2)
-    grad_x = (grad_x * spread(scale)).reshape(x.shape).to(x.dtype)
-    return grad_x, product_sum * inverse, grad_sum
-
-
-def _row(table: Tensor | None, b: int) -> Tensor | None:
+def row(table: Tensor | None, b: int) -> Tensor | None:
+    """The row of one branch, if there is a table."""
     return None if table is None else table[b]
 
 
-def _parts(
+def _for_sum(part: Tensor, residual: Tensor | None) -> Tensor:
+    """The input of a norm whose result is added to a residual: no half type, which would round before the sum."""
+    return part if residual is None or part.dtype == torch.float64 else part.float()
+
+
+def _finish(y: Tensor, residual: Tensor | None, activation: str | None) -> Tensor:
+    y = y if residual is None else y.add_(residual)
+    return F.relu_(y) if activation == "relu" else y
+
+
+def has_rows(x: Tensor) -> bool:
+    """Whether masks of x lie along its channels, as the values of a channels_last tensor do."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    is_channels_last = last is not None and x.is_contiguous(memory_format=last) and not x.is_contiguous()
+    return is_channels_last or x.shape[2:].numel() == 1
+
+
+def _pack(positive: Tensor, rows: bool) -> Tensor:
+    """One bit a value ``[N, C, *]``, in lines of whole bytes; the layout is that of the compiled kernels."""
+    lines = positive.movedim(1, -1).flatten(0, -2) if rows else positive.flatten(0, 1).flatten(1)
+    lines = F.pad(lines.to(torch.uint8).reshape(lines.shape[0], -1), (0, -lines[0].numel() % 8))
+    return (lines.reshape(-1, 8) << torch.arange(8, device=lines.device)).sum(1).to(torch.uint8)
+
+
+def _split(x: Tensor, residual: Tensor | None, sizes: Tensor | Sequence[int]) -> list[tuple[Tensor, Tensor | None]]:
+    lengths = sizes.tolist() if isinstance(sizes, Tensor) else list(sizes)
+    parts = torch.split(x, lengths)
+    return list(zip(parts, [None] * len(parts) if residual is None else torch.split(residual, lengths), strict=True))
+
+
+def parts(
     x: Tensor, branches: int, ids: Tensor | None, sizes: Tensor | None
 ) -> Iterator[tuple[int, Tensor, slice | Tensor]]:
     """The non-empty branches of a batch: number, samples, and where they are in the batch."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nn.norm_layers import CHANNELS, OPTIONS, assert_same_branches, plain_branches, randomize
 from torch import nn
 
 from mdprop_ext.nn import (
@@ -19,50 +20,12 @@ from mdprop_ext.nn import (
     use_branches,
 )
 
-CHANNELS = 5
 KINDS = {
     "1d": (MultiBatchNorm1d, nn.BatchNorm1d, (8, CHANNELS)),
     "1d_length": (MultiBatchNorm1d, nn.BatchNorm1d, (6, CHANNELS, 4)),
     "2d": (MultiBatchNorm2d, nn.BatchNorm2d, (6, CHANNELS, 3, 4)),
     "3d": (MultiBatchNorm3d, nn.BatchNorm3d, (4, CHANNELS, 2, 3, 2)),
 }
-OPTIONS = {
-    "default": {},
-    "momentum": {"momentum": 0.3, "eps": 1e-3},
-    "cumulative": {"momentum": None},
-    "no_affine": {"affine": False},
-    "no_statistics": {"track_running_stats": False},
-}
-
-
-def randomize(layer):
-    """Parameters and statistics that differ between channels and branches."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for value in [*layer.parameters(), *layer.buffers()]:
-            if value.is_floating_point():
-                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
-    return layer
-
-
-def plain_branches(layer, plain_class):
-    """One plain batch norm a branch with copies of its values."""
-    plain = []
-    for branch in (layer, *layer.aux_bn):
-        norm = plain_class(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        norm.load_state_dict({key: value for key, value in branch.state_dict().items() if "aux_bn" not in key})
-        plain.append(norm.train(layer.training))
-    return plain
-
-
-def assert_same_branches(layer, plain):
-    for branch, norm in zip((layer, *layer.aux_bn), plain, strict=True):
-        for name, expected in norm.state_dict().items():
-            torch.testing.assert_close(getattr(branch, name), expected, msg=lambda text, name=name: f"{name}: {text}")
-        for name, parameter in norm.named_parameters():
-            grad = getattr(branch, name).grad
-            expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            torch.testing.assert_close(torch.zeros_like(expected) if grad is None else grad, expected)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
@@ -174,19 +137,6 @@ def test_shared_affine_has_one_scale_and_several_statistics():
     y.square().sum().backward()
     torch.testing.assert_close(layer.bias.grad, 2 * y.detach().sum((0, 2, 3)), atol=1e-4, rtol=1e-4)
     assert not torch.equal(layer.running_mean, layer.aux_bn[0].running_mean)
-
-
-def test_fused_relu():
-    layer = randomize(MultiBatchNorm2d(CHANNELS, activation="relu"))
-    plain = plain_branches(layer, nn.BatchNorm2d)
-    x = torch.randn(8, CHANNELS, 3, 3)
-    expected = torch.cat([plain[0](x[:5]), plain[1](x[5:])]).relu()
-    with use_branches(layer, {"main": 5, "aux1": 3}):
-        y = layer(x)
-    torch.testing.assert_close(y, expected)
-    y.square().sum().backward()
-    expected.square().sum().backward()
-    assert_same_branches(layer, plain)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

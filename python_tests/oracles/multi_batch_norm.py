@@ -20,6 +20,7 @@ def multi_batch_norm_oracle(
     momentum: float = 0.1,
     eps: float = 1e-5,
     activation: str | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     if branch is None:
         ids = torch.zeros(x.shape[0], dtype=torch.int64)
@@ -52,4 +53,6 @@ def multi_batch_norm_oracle(
         if bias is not None:
             normal = normal + along_channels(bias[b])
         y[ids == b] = normal
+    if residual is not None:
+        y = y + residual.double()
     return torch.relu(y) if activation == "relu" else y
