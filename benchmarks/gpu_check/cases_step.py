@@ -1,4 +1,4 @@
-"""pgd_step on a card against the usual chain of small kernels, torch.compile of it, and a projection by sorting."""
+"""pgd_step on a card against the usual chain of small kernels, for l1 with a sort, and torch.compile of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = ("linf", "l2", "l1", "linf momentum")
 def plan() -> list[Planned]:
     """All rows of pgd_step."""
     rows = [(shape, kind, torch.float32) for shape in SHAPES for kind in KINDS]
-    rows += [(SHAPES[0], kind, torch.bfloat16) for kind in KINDS]
+    rows += [(SHAPES[0], kind, torch.bfloat16) for kind in KINDS if kind != "l1"]  # whose sort needs fp32
     return [Planned(f"pgd_step {label(*row)} {name_of(row[2])}", partial(case, *row)) for row in rows]
 
 
@@ -37,30 +37,6 @@ def momentum(x: Tensor, grad: Tensor, origin: Tensor, *, velocity: Tensor, **opt
     return eager(x, velocity, origin, **options)
 
 
-def sorted_l1(x: Tensor, grad: Tensor, origin: Tensor, *, norm: str, step: float, radius: float) -> Tensor:
-    """The projection on l1 ball and unit box together by sorting all kinks of its dual, as in AutoAttack.
-
-    The length that is left when every value shrinks by t is piecewise linear in t, with a kink where a value leaves its
-    bound and one where it reaches 0.
-    """
-    start = origin.float().flatten(1)
-    delta = (x.float() + step * grad.float().sign()).flatten(1) - start
-    length, room = delta.abs(), torch.where(delta > 0, 1 - start, start)
-    kinks, order = torch.cat([length, (length - room).clamp(min=0)], dim=1).sort(dim=1)
-    slope = torch.ones_like(kinks)
-    slope[:, length.shape[1] :] = -1
-    slopes = slope.gather(1, order).cumsum(1, dtype=torch.float64)[:, :-1]  # minus the free values behind each kink
-    start_length = torch.minimum(length, room).sum(1, keepdim=True, dtype=torch.float64)
-    left = start_length + torch.cat([torch.zeros_like(start_length), (slopes * kinks.diff(dim=1)).cumsum(1)], dim=1)
-    position = (left > radius).sum(1, keepdim=True).clamp(1, kinks.shape[1] - 1)
-    above, below = left.gather(1, position - 1), left.gather(1, position)
-    low, high = kinks.gather(1, position - 1), kinks.gather(1, position)
-    share = ((above - radius) / (above - below).clamp(min=1e-30)).clamp(0, 1)
-    shrink = torch.where(start_length > radius, low + share * (high - low), 0.0).float()
-    moved = torch.minimum((length - shrink).clamp(min=0), room)
-    return (start + delta.sign() * moved).view(x.shape).to(x.dtype)
-
-
 def case(shape: tuple[int, ...], kind: str, dtype: torch.dtype) -> Case:
     """The tensors and peers of a row."""
     torch.manual_seed(0)
@@ -72,9 +48,7 @@ def case(shape: tuple[int, ...], kind: str, dtype: torch.dtype) -> Case:
     length = {"linf": 8 / 255, "l2": 8 / 255 * values**0.5, "l1": 8 / 255 * values / 4}[norm]
     options: dict[str, Any] = {"norm": norm, "step": 8 / 255 if norm == "l1" else length / 4, "radius": length}
     functions: dict[str, Any] = {"eager": eager, "compile": compiled(eager), "reference": reference}
-    if kind == "l1":
-        functions = {"sort": sorted_l1, "compiled_sort": compiled(sorted_l1), "reference": reference}
-    elif kind == "linf momentum":
+    if kind == "linf momentum":
         functions |= {"eager": momentum, "compile": compiled(momentum)}
 
     def bound(function: Any) -> Any:
@@ -83,7 +57,7 @@ def case(shape: tuple[int, ...], kind: str, dtype: torch.dtype) -> Case:
         return lambda: function(*args, **options, **own)
 
     units = 6 if "momentum" in kind else 4  # x, gradient, origin, velocity read; result and velocity written
-    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-3 if norm == "l1" else 2e-5
     return Case(
         op="pgd_step",
         case=label(shape, kind, dtype),

@@ -60,15 +60,15 @@ def obstacle(cards: list[str], torch_facts: dict[str, Any]) -> tuple[str, int] |
     """Why nothing can be checked, in one sentence, with the exit status: 0 only where there is no GPU at all."""
     if torch_facts["cuda_available"]:
         return None
+    if not cards:
+        return "skipped: neither nvidia-smi nor torch.cuda finds a GPU, so nothing can be checked on one here", 0
     if "error" in torch_facts:
-        return f"torch cannot be imported by {sys.executable}: {torch_facts['error']}", 1
-    if cards:
-        return (
-            f"nvidia-smi lists {cards[0]}, but torch {torch_facts['torch']} of {sys.executable} sees no CUDA device: "
-            "install a CUDA build of torch that fits the driver",
-            1,
-        )
-    return "skipped: neither nvidia-smi nor torch.cuda finds a GPU, so nothing can be checked on one here", 0
+        return f"nvidia-smi lists {cards[0]}, but {sys.executable} cannot import torch: {torch_facts['error']}", 1
+    return (
+        f"nvidia-smi lists {cards[0]}, but torch {torch_facts['torch']} of {sys.executable} sees no CUDA device: "
+        "install a CUDA build of torch that fits the driver",
+        1,
+    )
 
 
 def collect(torch_facts: dict[str, Any], root: Path) -> dict[str, Any]:
