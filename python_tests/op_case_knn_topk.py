@@ -13,25 +13,36 @@ from mdprop_ext import ops
 from mdprop_ext.ops.knn_topk import METRICS
 from mdprop_ext.reference.knn_topk import knn_topk
 
-# Queries, points, dimension, k. At most two queries are measured directly; few queries and many points are cut into
-# ranges of points; otherwise points pass in blocks (several in the last shapes, of more than 4 MB). Query panels hold 6
-# or 12 rows and point tiles 4 to 32, so odd numbers leave tails everywhere. A k near N fills the candidate lists.
+# Queries, points, dimension, k. CPU: at most two queries are measured directly; few queries and many points are cut
+# into ranges; otherwise points pass in blocks (several in the large shape, of more than 4 MB). Query panels hold 6 or
+# 12 rows and point tiles 4 to 32, so odd numbers leave tails everywhere. A k near N fills the candidate lists.
+# CUDA: from 2^21 features of pairs on, tensor cores filter; from 1,024 queries on, in wider blocks.
 SHAPES = {
     "direct": (2, 203, 17, 5),
-    "direct_ranges": (1, 33000, 3, 4),
-    "ranges": (3, 33000, 5, 3),
+    "direct_ranges": (1, 16500, 3, 4),
+    "ranges": (3, 16500, 5, 3),
     "blocks": (50, 301, 64, 7),
     "nearest": (37, 260, 3, 1),
     "all_points": (5, 40, 8, 40),
     "too_few_points": (5, 9, 1, 12),
+    "filter": (40, 900, 64, 10),
+    "wide_filter": (1030, 260, 9, 4),
     "large": (14, 10007, 130, 10),
     "many_neighbours": (7, 5003, 6, 2048),
 }
+SLOW = {
+    "direct_ranges": ("euclidean", "cosine"),
+    "ranges": ("sqeuclidean", "dot"),
+    "wide_filter": ("euclidean",),
+    "large": ("sqeuclidean",),
+    "many_neighbours": ("sqeuclidean", "dot"),
+}
 
-# Sizes (queries, points) of groups: empty on either side, too few points, single rows; and one worth all threads.
+# The dimension and the sizes (queries, points) of groups: empty on either side, too few points, single rows; and one
+# worth all threads.
 GROUPS = {
-    "groups": ((5, 40), (0, 7), (3, 0), (1, 2), (0, 0), (13, 90), (1, 300)),
-    "large_group": ((2, 30), (120, 20011), (7, 50)),
+    "groups": (7, ((5, 40), (0, 7), (3, 0), (1, 2), (0, 0), (13, 90), (1, 300))),
+    "large_group": (56, ((2, 30), (25, 12011), (7, 50))),
 }
 
 
@@ -45,13 +56,13 @@ def samples(dtype: torch.dtype) -> Iterator[Sample]:
     for name, (num_queries, num_points, dim, k) in SHAPES.items():
         # The dtype's own noise, at float64's resolution or its own: ties between rounded rows are broken by index.
         queries, points = torch.randn(num_queries, dim).to(dtype), torch.randn(num_points, dim).to(dtype)
-        for metric in METRICS if name != "large" else ("sqeuclidean", "cosine"):
+        for metric in SLOW.get(name, METRICS):
             if name == "large" and dtype not in (torch.float32, torch.float64):
                 continue
             yield Sample(f"{name}-{metric}", (queries, points, k), {"metric": metric}, f"{name}")
-    for name, sizes in GROUPS.items():
+    for name, (dim, sizes) in GROUPS.items():
         groups = offsets(sizes)
-        queries, points = (torch.randn(int(ends[-1]), 7).to(dtype) for ends in groups)
+        queries, points = (torch.randn(int(ends[-1]), dim).to(dtype) for ends in groups)
         for metric in METRICS if name == "groups" else ("euclidean",):
             yield Sample(f"{name}-{metric}", (queries, points, 6), {"metric": metric, "groups": groups}, name)
     # Small integers: distances are exact in any order, with ties everywhere.
@@ -74,17 +85,14 @@ def samples(dtype: torch.dtype) -> Iterator[Sample]:
 
 
 def raw_args(sample: Sample) -> tuple[Any, ...]:
-    return (*sample.args, sample.kwargs["metric"], *sample.kwargs.get("groups", (None, None)))
+    return (*sample.args, sample.kwargs["metric"], *(sample.kwargs.get("groups") or (None, None)))
 
 
 def gradcheck_samples() -> Iterator[Sample]:
     for metric in METRICS:
-        for k in (3, 7):
-            args = (torch.randn(4, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64), k)
-            yield Sample(f"gradcheck-{metric}-{k}", args, {"metric": metric})
-        args = (torch.randn(4, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64), 2)
-        groups = offsets(((1, 2), (0, 1), (3, 4)))
-        yield Sample(f"gradcheck-{metric}-groups", args, {"metric": metric, "groups": groups})
+        for k, groups in ((2, None), (5, None), (2, offsets(((1, 2), (0, 1), (2, 2))))):
+            args = (torch.randn(3, 2, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64), k)
+            yield Sample(f"gradcheck-{metric}-{k}", args, {"metric": metric, "groups": groups})
 
 
 X = torch.zeros(4, 3)

@@ -12,8 +12,8 @@ namespace mdprop {
 namespace {
 
 constexpr int kPairThreads = 256;
-constexpr int kScanThreads = 1024;
-constexpr int kScanValues = 4;  // of a thread at a time
+constexpr int kScanThreads = 256;
+constexpr int kScanValues = 16;  // of a thread at a time
 constexpr int kPointThreads = 128;
 constexpr int kSortedPairs = 2048;  // of one point, in shared memory
 constexpr int64_t kMostBlocks = int64_t{1} << 20;
@@ -80,33 +80,17 @@ __global__ void __launch_bounds__(kPairThreads)
   args.grad_queries[place] = narrow<T>(static_cast<acc_t<T>>(sum));
 }
 
-// Replaces counts by the sums up to and including each. One block, four neighbouring values a thread.
+// Replaces counts by the sums up to and including each. One block, 16 neighbouring values a thread.
 __global__ void __launch_bounds__(kScanThreads) knn_starts_kernel(int64_t* starts, int64_t count) {
-  struct Shared {
-    int64_t warps[kScanThreads / kWarpSize];
-  };
-  auto& shared = shared_storage<Shared>();
-  int64_t before = 0;  // the sum of all earlier rounds
+  int64_t done = 0;
   for (int64_t first = 0; first < count; first += kScanThreads * kScanValues) {
-    const int64_t place = first + int64_t{threadIdx.x} * kScanValues;
+    const int64_t place = first + int64_t{threadIdx.x} * kScanValues, earlier = done;
     int64_t sums[kScanValues], own = 0;
     for (int i = 0; i < kScanValues; ++i) sums[i] = own += place + i < count ? starts[place + i] : 0;
-    int64_t through = own;
-    for (int lanes = 1; lanes < kWarpSize; lanes *= 2) {
-      const int64_t lower = __shfl_up_sync(kAllLanes, through, lanes);
-      if (lane_id() >= lanes) through += lower;
-    }
-    if (lane_id() == kWarpSize - 1) shared.warps[warp_id()] = through;
-    __syncthreads();
-    int64_t earlier = before + through - own;
-    for (int w = 0; w < kScanThreads / kWarpSize; ++w) {
-      if (w < warp_id()) earlier += shared.warps[w];
-      before += shared.warps[w];
-    }
+    const int64_t before = earlier + sum_before<kScanThreads>(own, &done);
     for (int i = 0; i < kScanValues; ++i) {
-      if (place + i < count) starts[place + i] = earlier + sums[i];
+      if (place + i < count) starts[place + i] = before + sums[i];
     }
-    __syncthreads();
   }
 }
 

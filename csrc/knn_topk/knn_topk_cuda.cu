@@ -54,8 +54,8 @@ class CudaSearch {
       if constexpr (!kDouble) {
         filter();
         finish(false, true);
-        launch<knn_list_failed_kernel>(1, kListThreads, 0, stream_, buffers_.failed, static_cast<int>(num_rows_),
-                                       buffers_.listed, buffers_.listed_count);
+        launch<knn_list_failed_kernel>(1, kListThreads, 0, stream_, buffers_.failed, num_rows_, buffers_.listed,
+                                       buffers_.listed_count);
         search_directly(true);
       }
     }
@@ -171,7 +171,10 @@ class CudaSearch {
     direct.kept = static_cast<int>(plan_.k);
     direct.capacity = static_cast<int>(plan_.capacity);
     direct.metric = args_.metric;
-    const int64_t items = blocks(num_rows_, kKnnDirectRows) * knn_most_splits(plan_.k, sizeof(Key));
+    // How many certificates failed is not known here: enough blocks for any number, which go through the work with a
+    // stride.
+    const int64_t tiles = blocks(num_rows_, kKnnDirectRows);
+    const int64_t items = tiles * (failed ? knn_most_splits(args_.num_points, plan_.k, sizeof(Key)) : plan_.splits);
     launch<knn_direct_kernel<T>>(static_cast<unsigned>(std::min(items, kKnnBlocks * 2)), kDirectThreads, 0, stream_,
                                  direct);
     finish(failed, false);

@@ -34,29 +34,28 @@ struct KnnCudaPlan {
 
 inline int64_t knn_round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
-// The most lists of `kept` neighbours that are merged into one: what fits the shared memory, and a few in any case.
-MDPROP_HOST_DEVICE int64_t knn_most_splits(int64_t kept, int64_t key_bytes) {
-  const int64_t fitting = kKnnSortedBytes / (kept * key_bytes);
-  return fitting > 32 ? fitting : 32;
+// The most ranges that points are cut into: each is worth a block, and merging its `kept` neighbours fits the shared
+// memory; a few are merged in any case.
+MDPROP_HOST_DEVICE int64_t knn_most_splits(int64_t num_points, int64_t kept, int64_t key_bytes) {
+  const int64_t sorted = kKnnSortedBytes / (kept * key_bytes), most = sorted > 32 ? sorted : 32;
+  return num_points < 2048 ? 1 : num_points / 1024 < most ? num_points / 1024 : most;
 }
 
-// How many ranges the points are cut into, where `lists` lists of `kept` neighbours are at hand.
+// How many ranges, where `lists` lists of `kept` neighbours are at hand.
 MDPROP_HOST_DEVICE int64_t knn_splits(int64_t rows, int64_t rows_per_block, int64_t num_points, int64_t kept,
                                       int64_t key_bytes, int64_t lists) {
   const int64_t row_blocks = (rows + rows_per_block - 1) / rows_per_block;
-  int64_t splits = (kKnnBlocks + row_blocks - 1) / row_blocks;
-  const auto limit = [&](int64_t most) { splits = most < splits ? most : splits; };
-  limit(num_points / 1024);
-  limit(knn_most_splits(kept, key_bytes));
-  limit(lists / rows);
-  return splits > 1 ? splits : 1;
+  const int64_t most = knn_most_splits(num_points, kept, key_bytes),
+                wanted = (kKnnBlocks + row_blocks - 1) / row_blocks;
+  const int64_t splits = wanted < most ? wanted : most, fitting = lists / rows;
+  return fitting < 1 ? 1 : splits < fitting ? splits : fitting;
 }
 
 template <typename T>
 KnnCudaPlan knn_cuda_plan(const KnnTopkArgs<T>& args) {
   constexpr bool kDouble = sizeof(T) == sizeof(double);
   constexpr int64_t kKeyBytes = kDouble ? 16 : 8;
-  const int64_t num_queries = args.num_queries, num_points = args.num_points, dim = args.dim;
+  const int64_t num_queries = std::max<int64_t>(args.num_queries, 1), num_points = args.num_points, dim = args.dim;
   KnnCudaPlan plan;
   const double steps = static_cast<double>(num_queries) * static_cast<double>(num_points) * static_cast<double>(dim);
   plan.direct = kDouble || dim > kKnnMaxFilterDim || steps < kKnnDirectSteps;

@@ -8,7 +8,7 @@
 namespace mdprop {
 namespace {
 
-constexpr int kFinishThreads = 256;
+constexpr int kFinishThreads = 128;
 
 template <typename Key>
 struct FinishArgs {
@@ -79,7 +79,8 @@ class FinishBlock {
       args_.distances[row * args_.k + i] = real ? keys[i].distance() : static_cast<A>(kInfinity);
       args_.indices[row * args_.k + i] = real ? int64_t{keys[i].index()} : kNoNeighbour;
     }
-    if (threadIdx.x == 0 && args_.failed != nullptr) args_.failed[row] = !certain(item, row, keys, found, total, size);
+    if (threadIdx.x == 0 && args_.failed != nullptr)
+      args_.failed[row] = certain(item, row, keys, found, total, size) ? 0 : 1;
     __syncthreads();
   }
 
@@ -131,37 +132,24 @@ __global__ void __launch_bounds__(kFinishThreads)
   for (int64_t item = blockIdx.x; item < searched; item += gridDim.x) block.finish(item);
 }
 
-constexpr int kListThreads = 1024;
+constexpr int kListThreads = 256;
+constexpr int kListRows = 16;  // of a thread at a time
 
-// Lists the queries whose certificate failed, in order. One block.
+// Lists the queries whose certificate failed, in order, so that those of one group stay together. One block.
 __global__ void __launch_bounds__(kListThreads)
-    knn_list_failed_kernel(const int* failed, int rows, int* listed, int* count) {
-  struct Shared {
-    int before[kListThreads / kWarpSize];
-    int total;
-  };
-  auto& shared = shared_storage<Shared>();
-  int done = 0;
-  for (int first = 0; first < rows; first += kListThreads) {
-    const int row = first + static_cast<int>(threadIdx.x);
-    const bool fails = row < rows && failed[row] != 0;
-    const uint32_t votes = __ballot_sync(kAllLanes, fails);
-    if (lane_id() == 0) shared.before[warp_id()] = __popc(votes);
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      shared.total = 0;
-      for (int& before : shared.before) {
-        const int own = before;
-        before = shared.total;
-        shared.total += own;
-      }
+    knn_list_failed_kernel(const int* failed, int64_t rows, int* listed, int* count) {
+  int64_t done = 0;
+  for (int64_t first = 0; first < rows; first += kListThreads * kListRows) {
+    const int64_t row = first + int64_t{threadIdx.x} * kListRows;
+    int own = 0;
+    for (int i = 0; i < kListRows && row + i < rows; ++i) own += failed[row + i];
+    const int64_t earlier = done;
+    int64_t place = earlier + sum_before<kListThreads>(own, &done);
+    for (int i = 0; i < kListRows && row + i < rows; ++i) {
+      if (failed[row + i] != 0) listed[place++] = static_cast<int>(row + i);
     }
-    __syncthreads();
-    if (fails) listed[done + shared.before[warp_id()] + __popc(votes & ((1u << lane_id()) - 1))] = row;
-    done += shared.total;
-    __syncthreads();
   }
-  if (threadIdx.x == 0) *count = done;
+  if (threadIdx.x == 0) *count = static_cast<int>(done);
 }
 
 }  // namespace

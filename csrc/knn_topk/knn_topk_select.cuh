@@ -77,6 +77,31 @@ __device__ Key keep_smallest(Key* keys, int count, int wanted, unsigned* histogr
   return largest;
 }
 
+template <int kThreads>
+struct PrefixSpace {
+  int64_t warps[kThreads / kWarpSize];
+};
+
+// The sum of `value` over the threads before this one, by all kThreads of a block; adds that of all to *total.
+template <int kThreads>
+__device__ int64_t sum_before(int64_t value, int64_t* total) {
+  auto& space = shared_storage<PrefixSpace<kThreads>>();
+  int64_t through = value;
+  for (int lanes = 1; lanes < kWarpSize; lanes *= 2) {
+    const int64_t lower = __shfl_up_sync(kAllLanes, through, lanes);
+    if (lane_id() >= lanes) through += lower;
+  }
+  __syncthreads();  // the sums of an earlier call have been read
+  if (lane_id() == kWarpSize - 1) space.warps[warp_id()] = through;
+  __syncthreads();
+  int64_t before = through - value;
+  for (int w = 0; w < kThreads / kWarpSize; ++w) {
+    if (w < warp_id()) before += space.warps[w];
+    *total += space.warps[w];
+  }
+  return before;
+}
+
 // Sorts keys in shared or global memory, by all threads of a block: a bitonic network whose comparisons all point up,
 // so that places beyond `count` act as infinite and are skipped. Ends with a barrier.
 template <typename Key>
