@@ -1,4 +1,4 @@
-"""hamming_topk, pack_codes and unpack_codes against their references, and against the flat binary index of faiss."""
+"""hamming_topk and its family against their references, and against the flat binary index of faiss."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ SHAPES = (
 )
 QUICK = (64, 1000, 1000, 10)
 REFERENCE_PAIRS = 50_000_000  # more would take the reference seconds a call
+GROUPS = (1000, 100, 1000, 64, 10)  # groups, queries and codes of each, bits, k
+DISTANCES = ((1000, 20_000, 64), (1000, 20_000, 256))
 PACKED = ((1, 64), (10_000, 48), (100_000, 64), (10_000, 1024))
 
 
@@ -63,6 +65,9 @@ def check_topk(ours: tuple[Tensor, Tensor], theirs: Any) -> None:
 def cases() -> Iterator[Case]:
     for shape in SHAPES:
         yield topk_case(*shape)
+    yield groups_case(*GROUPS)
+    for distances in DISTANCES:
+        yield distance_case(*distances)
     for dtype in (torch.float32, torch.bool):
         for rows, bits in PACKED:
             yield pack_case(rows, bits, dtype)
@@ -70,9 +75,53 @@ def cases() -> Iterator[Case]:
         yield unpack_case(rows, bits)
 
 
+def random_words(rows: int, bits: int) -> Tensor:
+    return torch.randint(-(2**63), 2**63 - 1, (rows, -(-bits // 64)))
+
+
+def groups_case(groups: int, group_queries: int, group_codes: int, bits: int, k: int) -> Case:
+    """One call for all groups, against a loop over them."""
+    torch.manual_seed(0)
+    queries, codes = random_words(groups * group_queries, bits), random_words(groups * group_codes, bits)
+    offsets = torch.arange(groups + 1) * group_queries, torch.arange(groups + 1) * group_codes
+
+    def loop() -> tuple[Tensor, Tensor]:
+        parts = zip(queries.split(group_queries), codes.split(group_codes), strict=True)
+        found = [ops.hamming_topk(some, seen, k, bits=bits) for some, seen in parts]
+        first = offsets[1][:-1].repeat_interleave(group_queries)[:, None]
+        return torch.cat([distances for distances, _ in found]), torch.cat([indices for _, indices in found]) + first
+
+    return Case(
+        op="hamming_topk",
+        case=f"{groups} groups of {group_queries} x {group_codes}, {bits} bits, k {k}",
+        dtype="int64",
+        ours=lambda: ops.hamming_topk(queries, codes, k, bits=bits, groups=offsets),
+        peers={"loop": loop, "reference": lambda: reference.hamming_topk(queries, codes, k, bits=bits, groups=offsets)},
+        check=same,
+        work=float(groups * group_queries * group_codes),
+        unit="pairs/s",
+    )
+
+
+def distance_case(num_queries: int, num_codes: int, bits: int) -> Case:
+    torch.manual_seed(0)
+    queries, codes = random_words(num_queries, bits), random_words(num_codes, bits)
+    return Case(
+        op="hamming_distance",
+        case=f"{num_queries} x {num_codes}, {bits} bits",
+        dtype="int64",
+        ours=lambda: ops.hamming_distance(queries, codes, bits=bits),
+        peers={"reference": lambda: reference.hamming_distance(queries, codes, bits=bits)},
+        check=same,
+        work=float(num_queries * num_codes),
+        unit="pairs/s",
+        least_bytes=4 * num_queries * num_codes,
+    )
+
+
 def topk_case(bits: int, num_queries: int, num_codes: int, k: int) -> Case:
     torch.manual_seed(0)
-    queries, codes = (torch.randint(-(2**63), 2**63 - 1, (rows, -(-bits // 64))) for rows in (num_queries, num_codes))
+    queries, codes = random_words(num_queries, bits), random_words(num_codes, bits)
     peers: dict[str, Callable[[], Any] | None] = {"faiss": faiss_search(queries, codes, k, bits)}
     if num_queries * num_codes <= REFERENCE_PAIRS:
         peers["reference"] = lambda: reference.hamming_topk(queries, codes, k, bits=bits)

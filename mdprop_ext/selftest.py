@@ -21,6 +21,7 @@ from mdprop_ext.reference import hamming_topk as hamming_reference
 from mdprop_ext.reference import knn_topk as knn_reference
 from mdprop_ext.reference import multi_batch_norm as norm_reference
 from mdprop_ext.reference import pgd_step as step_reference
+from mdprop_ext.reference import random_start as start_reference
 
 Results = Tensor | tuple[Tensor, ...]
 
@@ -39,16 +40,26 @@ def check_multi_batch_norm(device: str, dtype: torch.dtype) -> None:
 
 
 def check_pgd_step(device: str, dtype: torch.dtype) -> None:
-    """Both norms with a radius a sample; the ball holds after rounding."""
+    """Every norm with a radius a sample; the ball holds after rounding."""
     origin = torch.rand(6, 3, 20, 20, device=device).to(dtype)
     x, grad = (origin + 0.01).clamp(0, 1), torch.randn(origin.shape, device=device).to(dtype)
     radius = torch.linspace(0.01, 0.1, 6, device=device)
-    for norm in ("linf", "l2"):
+    for norm, order in (("linf", float("inf")), ("l2", 2.0), ("l1", 1.0)):
         arguments = {"norm": norm, "step": 0.05, "radius": radius}
         result = ops.pgd_step(x, grad, origin, **arguments)  # type: ignore[arg-type]
         assert_close(result, step_reference.pgd_step(x, grad, origin, **arguments), dtype)  # type: ignore[arg-type]
-        length = (result.double() - origin.double()).flatten(1).norm(p=float("inf") if norm == "linf" else 2, dim=1)
+        length = (result.double() - origin.double()).flatten(1).norm(p=order, dim=1)
         assert bool((length <= radius.double() * (1 + 1e-6)).all()), f"pgd_step left the {norm} ball"
+
+
+def check_random_start(device: str, dtype: torch.dtype) -> None:
+    """The noise of the reference, which has the precision of float32 in every dtype."""
+    origin = torch.rand(6, 3, 20, 20, device=device).to(dtype)
+    for norm in ("linf", "l2", "l1"):
+        arguments = {"norm": norm, "radius": torch.linspace(0.01, 0.1, 6, device=device), "seed": 7, "offset": 3}
+        result = ops.random_start(origin, **arguments)  # type: ignore[arg-type]
+        expected = start_reference.random_start(origin, **arguments)  # type: ignore[arg-type]
+        assert_close(result, expected, torch.float32 if dtype == torch.float64 else dtype)
 
 
 def check_hamming_topk(device: str, dtype: torch.dtype) -> None:
@@ -61,15 +72,23 @@ def check_hamming_topk(device: str, dtype: torch.dtype) -> None:
         hamming_reference.hamming_topk(packed[:40], packed, 20, bits=100),
         dtype,
     )
+    assert_close(
+        ops.hamming_distance(packed[:40], packed, bits=100),
+        hamming_reference.hamming_distance(packed[:40], packed, bits=100),
+        dtype,
+    )
 
 
 def check_knn_topk(device: str, dtype: torch.dtype) -> None:
-    """Every metric with duplicated points."""
+    """Every metric with duplicated points, and ragged groups."""
     points = torch.randn(400, 32, device=device).to(dtype)
     points[200:] = points[:200].clone()
     for metric in ("sqeuclidean", "euclidean", "cosine", "dot"):
         result = ops.knn_topk(points[:30], points, 7, metric=metric)
         assert_close(result, knn_reference.knn_topk(points[:30], points, 7, metric=metric), dtype)
+    groups = torch.tensor([0, 10, 10, 30], device=device), torch.tensor([0, 5, 90, 400], device=device)
+    result = ops.knn_topk(points[:30], points, 7, metric="cosine", groups=groups)
+    assert_close(result, knn_reference.knn_topk(points[:30], points, 7, metric="cosine", groups=groups), dtype)
 
 
 def check_gradients(device: str, dtype: torch.dtype) -> None:
@@ -102,6 +121,7 @@ HALVES = (torch.bfloat16, torch.float16)
 CHECKS: tuple[tuple[str, Callable[[str, torch.dtype], None], tuple[torch.dtype, ...]], ...] = (
     ("multi_batch_norm", check_multi_batch_norm, (torch.float32, *HALVES)),
     ("pgd_step", check_pgd_step, (torch.float32, torch.float64, *HALVES)),
+    ("random_start", check_random_start, (torch.float32, torch.float64, *HALVES)),
     ("hamming_topk", check_hamming_topk, (torch.int64,)),
     ("knn_topk", check_knn_topk, (torch.float32, torch.float64, *HALVES)),
     ("gradients", check_gradients, (torch.float64,)),

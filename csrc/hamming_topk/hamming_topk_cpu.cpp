@@ -1,255 +1,71 @@
-// hamming_topk on the CPU.
-//
-// Two ways to find the codes nearer than a query's k-th one so far: bit slices, whose table for a block of codes pays
-// once enough queries share it, and popcount. Both offer what they find to the query's CountingSelect. Work is cut by
-// queries or, when they are few, by codes; the parts of a cut by codes are merged by the same selection.
+// hamming_topk on the CPU: how the work is cut. By queries, and where there are few queries and many codes, by codes;
+// the parts of a cut by codes are merged by the selection that searches them.
 #include "hamming_topk/hamming_topk.h"
-
-#include <cstring>
 
 #include "common/parallel.h"
 #include "common/scratch.h"
-#include "hamming_topk/hamming_topk_math.h"
+#include "hamming_topk/hamming_topk_groups.h"
+#include "hamming_topk/hamming_topk_scan.h"
 #include "hamming_topk/hamming_topk_select.h"
-#include "hamming_topk/hamming_topk_slices.h"
 
 namespace mdprop::MDPROP_ISA {
 namespace {
 
-// From that many queries on, slices are faster than popcount.
-#if defined(__AVX512VPOPCNTDQ__)
-constexpr int64_t kSlicedQueries = 16;
-#elif defined(__POPCNT__)
-constexpr int64_t kSlicedQueries = 8;
-#else
-constexpr int64_t kSlicedQueries = 5;
-#endif
-constexpr int64_t kMaxSlicedBits = 4096;  // up to here a table fits the second-level cache
-constexpr int64_t kDirectCodes = 1024;    // codes that stay in the first cache while all queries visit them
-constexpr int64_t kMinPreviewCodes = 128;
-constexpr int64_t kTileBytes = int64_t{4} << 20;  // state of the queries that are searched together
-constexpr int64_t kMinTileQueries = 32;
 constexpr int64_t kQueriesToCut = 512;  // with that many queries, cut the queries and not the codes
 constexpr int64_t kMinPartCodes = int64_t{1} << 14;
 constexpr int64_t kMaxParts = 32;
 constexpr int64_t kMinTaskPairs = int64_t{1} << 18;
 
-int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t maximum(int64_t a, int64_t b) { return a > b ? a : b; }
-
-struct Range {
-  int64_t begin, end;
-  int64_t size() const { return end - begin; }
-};
-
-// ---- popcount ----
-
-// The distances of `count` codes to one query. kWords: words of a code, or 0 for any number.
-template <int kWords>
-void direct_distances(const uint64_t* query, const uint64_t* codes, int64_t count, int64_t words, uint64_t last_mask,
-                      int32_t* distances) {
-  const int64_t size = kWords == 0 ? words : kWords;
-  for (int64_t code = 0; code < count; ++code) {
-    distances[code] = hamming_distance(query, codes + code * size, size, last_mask);
+// Searches `codes` for `queries`, of which out has the rows from first_row on. Tiles of queries bound the memory.
+void search(const HammingTopkArgs<uint64_t>& args, Range queries, Range codes, int64_t first_row,
+            const Neighbours& out) {
+  const int64_t k = minimum(out.k, codes.size());
+  if (k == 0) {
+    for (int64_t row = first_row; row < first_row + queries.size(); ++row) out.pad(row, 0);
+    return;
   }
-}
-
-using DirectDistances = void (*)(const uint64_t*, const uint64_t*, int64_t, int64_t, uint64_t, int32_t*);
-
-DirectDistances plan_direct(int64_t words) {
-  switch (words) {
-    case 1:
-      return direct_distances<1>;
-    case 2:
-      return direct_distances<2>;
-    case 4:
-      return direct_distances<4>;
-    default:
-      return direct_distances<0>;
-  }
-}
-
-// Offers the codes first_index .. first_index + count - 1, by runs that mostly hold nothing near.
-void offer_all(const int32_t* distances, int64_t count, int64_t first_index, CountingSelect& select) {
-  constexpr int64_t kRun = 64;
-  for (int64_t run = 0; run < count; run += kRun) {
-    const int64_t end = minimum(run + kRun, count);
-    int32_t nearest = kNoDistance;
-    for (int64_t code = run; code < end; ++code) nearest = distances[code] < nearest ? distances[code] : nearest;
-    if (nearest >= select.threshold()) continue;
-    for (int64_t code = run; code < end; ++code) select.offer(distances[code], first_index + code);
-  }
-}
-
-// Gives every query a first threshold from the first codes, so that few of the codes that follow have to be offered.
-void preview(const HammingTopkArgs<uint64_t>& args, int64_t k, Range queries, Range codes, TileSelection& tile) {
-  const int64_t words = word_count(args.bits);
-  const DirectDistances measure = plan_direct(words);
-  const int64_t count = minimum(codes.size(), maximum(kMinPreviewCodes, 4 * k));
-  Scratch<int32_t> distances(count);
-  for (int64_t query = queries.begin; query < queries.end; ++query) {
-    measure(args.queries + query * words, args.codes + codes.begin * words, count, words, last_word_mask(args.bits),
-            distances.data());
-    tile[query - queries.begin].preview(distances.data(), count);
-  }
-}
-
-void scan_directly(const HammingTopkArgs<uint64_t>& args, Range queries, Range codes, TileSelection& tile) {
-  const int64_t words = word_count(args.bits);
-  const DirectDistances measure = plan_direct(words);
-  int32_t distances[kDirectCodes];
-  for (int64_t first = codes.begin; first < codes.end; first += kDirectCodes) {
-    const int64_t count = minimum(kDirectCodes, codes.end - first);
-    for (int64_t query = queries.begin; query < queries.end; ++query) {
-      measure(args.queries + query * words, args.codes + first * words, count, words, last_word_mask(args.bits),
-              distances);
-      offer_all(distances, count, first, tile[query - queries.begin]);
-    }
-  }
-}
-
-// ---- bit slices ----
-
-// The table of the current block, and what each query of a tile looks up there and counts against.
-struct SlicedTile {
-  int64_t groups;  // of bits, padded to what the scan takes
-  int levels;      // digits of a distance
-  const Slice* table;
-  uint16_t* offsets;  // [queries, groups]
-  uint64_t* biases;   // [queries, levels + 1]
-};
-
-// One block of codes, `codes` [kBlockCodes, words], of which the first `count` exist.
-struct Block {
-  const uint64_t* codes;
-  int64_t first_index;
-  int64_t count;
-};
-
-// Offers the codes that the slice marks, in increasing order of index, as the selection wants them. Padding comes last.
-void offer_marked(Slice marked, const Block& block, const uint64_t* query, int64_t words, uint64_t last_mask,
-                  CountingSelect& select) {
-  for (uint64_t rows = any_lane(marked); rows != 0; rows &= rows - 1) {
-    const int row = __builtin_ctzll(rows);
-    for (unsigned lanes = lanes_in_row(marked, row); lanes != 0; lanes &= lanes - 1) {
-      const int64_t code = row * kSliceLanes + __builtin_ctz(lanes);
-      if (code >= block.count) return;
-      select.offer(hamming_distance(query, block.codes + code * words, words, last_mask), block.first_index + code);
-    }
-  }
-}
-
-// kGroups = 0 takes any number of groups and levels.
-template <int kGroups, int kLevels>
-void scan_block(const HammingTopkArgs<uint64_t>& args, Range queries, const Block& block, const SlicedTile& sliced,
-                TileSelection& tile) {
-  const int64_t words = word_count(args.bits);
-  const uint64_t last_mask = last_word_mask(args.bits);
-  for (int64_t query = 0; query < queries.size(); ++query) {
-    const uint16_t* offsets = sliced.offsets + query * sliced.groups;
-    uint64_t* bias = sliced.biases + query * (sliced.levels + 1);
-    Slice far;
-    if constexpr (kGroups == 0) {
-      far = not_nearer_wide(sliced.table, offsets, bias, sliced.groups, sliced.levels);
-    } else {
-      far = not_nearer<kGroups, kLevels>(sliced.table, offsets, bias);
-    }
-    if (__builtin_expect(all_ones(far), true)) continue;
-    CountingSelect& select = tile[query];
-    const int32_t before = select.threshold();
-    offer_marked(~far, block, args.queries + (queries.begin + query) * words, words, last_mask, select);
-    if (select.threshold() != before) threshold_bias(select.threshold(), sliced.levels, bias);
-  }
-}
-
-struct SlicedPlan {
-  int64_t groups;
-  int levels;
-  void (*scan)(const HammingTopkArgs<uint64_t>&, Range, const Block&, const SlicedTile&, TileSelection&);
-};
-
-SlicedPlan plan_slices(int64_t bits) {
-  if (bits <= 33) return {11, 6, scan_block<11, 6>};
-  if (bits <= 48) return {16, 6, scan_block<16, 6>};
-  if (bits <= 66) return {22, 7, scan_block<22, 7>};
-  if (bits <= 96) return {32, 7, scan_block<32, 7>};
-  if (bits <= 129) return {43, 8, scan_block<43, 8>};
-  if (bits <= 258) return {86, 9, scan_block<86, 9>};
-  const int64_t chunks = (group_count(bits) + kChunkGroups - 1) / kChunkGroups;
-  return {chunks * kChunkGroups, level_count(bits), scan_block<0, 0>};
-}
-
-void scan_sliced(const HammingTopkArgs<uint64_t>& args, Range queries, Range codes, TileSelection& tile) {
-  const int64_t words = word_count(args.bits);
-  const SlicedPlan plan = plan_slices(args.bits);
-  Scratch<Slice> table(plan.groups * kGroupSlices);
-  Scratch<Slice> planes(maximum(words * 64, plan.groups * kGroupBits));
-  Scratch<uint16_t> offsets(queries.size() * plan.groups);
-  Scratch<uint64_t> biases(queries.size() * (plan.levels + 1));
-  Scratch<uint64_t> last_codes(kBlockCodes * words);  // the last block, padded
-  for (int64_t query = 0; query < queries.size(); ++query) {
-    query_offsets(args.queries + (queries.begin + query) * words, args.bits, plan.groups,
-                  offsets.data() + query * plan.groups);
-    threshold_bias(tile[query].threshold(), plan.levels, biases.data() + query * (plan.levels + 1));
-  }
-  const SlicedTile sliced{plan.groups, plan.levels, table.data(), offsets.data(), biases.data()};
-  for (int64_t first = codes.begin; first < codes.end; first += kBlockCodes) {
-    Block block{args.codes + first * words, first, minimum(kBlockCodes, codes.end - first)};
-    if (block.count < kBlockCodes) {
-      std::memset(last_codes.data(), 0, last_codes.size() * sizeof(uint64_t));
-      std::memcpy(last_codes.data(), block.codes, block.count * words * sizeof(uint64_t));
-      block.codes = last_codes.data();
-    }
-    fill_table(block.codes, words, args.bits, plan.groups, planes.data(), table.data());
-    plan.scan(args, queries, block, sliced, tile);
-  }
-}
-
-// ---- cutting the work ----
-
-// Searches `codes` for `queries`; out has a row for each of the queries of `args`. Requires 1 <= k.
-void search(const HammingTopkArgs<uint64_t>& args, int64_t k, Range queries, Range codes, const Neighbours& out) {
-  const int64_t fitting = kTileBytes / TileSelection::bytes_per_query(k, args.bits);
-  const int64_t tile_queries = maximum(kMinTileQueries, fitting);
+  const int64_t tile_queries = maximum(1, kHammingTileBytes / TileSelection::bytes_per_query(k, args.bits));
   for (int64_t first = queries.begin; first < queries.end; first += tile_queries) {
     const Range some{first, minimum(first + tile_queries, queries.end)};
     TileSelection tile(some.size(), k, args.bits);
     preview(args, k, some, codes, tile);
-    if (some.size() < kSlicedQueries || args.bits > kMaxSlicedBits) {
-      scan_directly(args, some, codes, tile);
-    } else {
-      scan_sliced(args, some, codes, tile);
-    }
-    tile.finish(first, out);
+    scan(args, some, codes, tile);
+    tile.finish(first_row + (first - queries.begin), out);
   }
 }
 
-void search_cut_by_queries(const HammingTopkArgs<uint64_t>& args, int64_t k, const Neighbours& out) {
-  const int64_t grain = maximum(8, kMinTaskPairs / args.num_codes);
-  parallel_for(args.num_queries, grain,
-               [&](int64_t begin, int64_t end) { search(args, k, {begin, end}, {0, args.num_codes}, out); });
+// How many parts of a group's codes are worth a thread each; 1 where the group is cut by queries. Parts of at least 64
+// k codes keep the selections that each begins afresh a small share of the work.
+int64_t count_parts(const HammingTopkArgs<uint64_t>& args, Range codes) {
+  if (args.num_queries >= kQueriesToCut || codes.size() == 0) return 1;
+  const int64_t k = minimum(args.k, codes.size());
+  const int64_t wanted = minimum(kMaxParts, codes.size() / maximum(kMinPartCodes, 64 * k));
+  const int64_t fitting = kHammingMergeBytes / (maximum(args.num_queries, 1) * k * Neighbours::kPairBytes);
+  return maximum(1, minimum(wanted, fitting));
 }
 
-void search_cut_by_codes(const HammingTopkArgs<uint64_t>& args, int64_t k, int64_t parts, const Neighbours& out) {
-  const int64_t rows = args.num_queries;
+void search_by_parts(const HammingTopkArgs<uint64_t>& args, Range queries, Range codes, int64_t parts,
+                     const Neighbours& out) {
+  const int64_t rows = queries.size(), k = minimum(args.k, codes.size());
   Scratch<int32_t> distances(parts * rows * k);
   Scratch<int64_t> indices(parts * rows * k);
-  Scratch<int64_t> sizes(parts * rows);
-  std::memset(sizes.data(), 0, sizes.size() * sizeof(int64_t));
+  const Neighbours found{distances.data(), indices.data(), k};
   // A thread takes neighbouring parts as one, whose result goes to the first part's rows; the others stay empty.
   parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
-    const int64_t row = begin * rows;
-    const Neighbours part{distances.data() + row * k, indices.data() + row * k, sizes.data() + row, k};
-    search(args, k, {0, rows}, {args.num_codes * begin / parts, args.num_codes * end / parts}, part);
+    const Range some{codes.begin + codes.size() * begin / parts, codes.begin + codes.size() * end / parts};
+    search(args, queries, some, begin * rows, found);
+    for (int64_t row = (begin + 1) * rows; row < end * rows; ++row) indices[row * k] = kNoIndex;
   });
   parallel_for(rows, maximum(1, kMinTaskPairs / (parts * k)), [&](int64_t begin, int64_t end) {
     for (int64_t query = begin; query < end; ++query) {
       TileSelection merged(1, k, args.bits);
       for (int64_t part = 0; part < parts; ++part) {
-        const int64_t row = part * rows + query;
-        for (int64_t i = 0; i < sizes[row]; ++i) merged[0].offer(distances[row * k + i], indices[row * k + i]);
+        const int64_t first = (part * rows + query) * k;
+        for (int64_t i = first; i < first + k && indices[i] != kNoIndex; ++i) {
+          merged[0].offer(distances[i], indices[i]);
+        }
       }
-      merged.finish(query, out);
+      merged.finish(queries.begin + query, out);
     }
   });
 }
@@ -258,27 +74,18 @@ void search_cut_by_codes(const HammingTopkArgs<uint64_t>& args, int64_t k, int64
 
 template <typename Word>
 void hamming_topk(const HammingTopkArgs<Word>& args) {
-  if (args.num_queries == 0) return;
-  const int64_t k = minimum(args.k, args.num_codes);
-  Scratch<int64_t> sizes(args.num_queries);
-  const Neighbours out{args.distances, args.indices, sizes.data(), args.k};
-  if (k == 0) {
-    std::memset(sizes.data(), 0, sizes.size() * sizeof(int64_t));
-  } else {
-    // Parts of at least 64 k codes keep the selections that each begins afresh a small share of the work.
-    const int64_t parts = minimum(kMaxParts, args.num_codes / maximum(kMinPartCodes, 64 * k));
-    if (args.num_queries < kQueriesToCut && parts > 1) {
-      search_cut_by_codes(args, k, parts, out);
-    } else {
-      search_cut_by_queries(args, k, out);
-    }
+  const int64_t all_queries[] = {0, args.num_queries}, all_codes[] = {0, args.num_codes};
+  const bool grouped = args.query_offsets != nullptr;
+  const GroupOffsets groups = grouped ? GroupOffsets{args.query_offsets, args.point_offsets, args.num_groups}
+                                      : GroupOffsets{all_queries, all_codes, 1};
+  const Neighbours out{args.distances, args.indices, args.k};
+  for (int64_t group = 0; group < groups.count; ++group) {
+    const int64_t parts = count_parts(args, groups.points(group));
+    if (parts > 1) search_by_parts(args, groups.queries(group), groups.points(group), parts, out);
   }
-  for (int64_t query = 0; query < args.num_queries; ++query) {
-    for (int64_t i = query * args.k + sizes[query]; i < (query + 1) * args.k; ++i) {
-      args.distances[i] = kNoDistance;
-      args.indices[i] = kNoIndex;
-    }
-  }
+  for_each_group(groups, kMinTaskPairs, [&](Range queries, Range codes) {
+    if (count_parts(args, codes) == 1) search(args, queries, codes, queries.begin, out);
+  });
 }
 
 template void hamming_topk<uint64_t>(const HammingTopkArgs<uint64_t>&);

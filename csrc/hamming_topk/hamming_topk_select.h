@@ -5,6 +5,7 @@
 
 #include "common/macros.h"
 #include "common/scratch.h"
+#include "hamming_topk/hamming_topk.h"
 
 MDPROP_ISA_BEGIN
 
@@ -97,12 +98,21 @@ class CountingSelect {
   int64_t size_ = 0;
 };
 
-// Rows of results: distances and indices [queries, stride], of which sizes [queries] are filled.
+// Rows of results: distances and indices [rows, k], as hamming_topk returns them.
 struct Neighbours {
+  static constexpr int64_t kPairBytes = sizeof(int32_t) + sizeof(int64_t);
+
   int32_t* distances;
   int64_t* indices;
-  int64_t* sizes;
-  int64_t stride;
+  int64_t k;
+
+  // Marks what follows the first `size` pairs of a row as missing.
+  void pad(int64_t row, int64_t size) const {
+    for (int64_t i = row * k + size; i < (row + 1) * k; ++i) {
+      distances[i] = kNoDistance;
+      indices[i] = kNoIndex;
+    }
+  }
 };
 
 // The selections of a tile of queries and their buffers.
@@ -121,15 +131,16 @@ class TileSelection {
   }
 
   static int64_t bytes_per_query(int64_t k, int64_t bits) {
-    return CountingSelect::capacity(k) * (sizeof(int32_t) + sizeof(int64_t)) + (bits + 1) * sizeof(int64_t);
+    return CountingSelect::capacity(k) * Neighbours::kPairBytes + (bits + 1) * sizeof(int64_t);
   }
 
   CountingSelect& operator[](int64_t query) { return selects_[query]; }
 
+  // Writes the rows of `out` from first_row on, one a query.
   void finish(int64_t first_row, const Neighbours& out) {
     for (int64_t query = 0; query < selects_.size(); ++query) {
       const int64_t row = first_row + query;
-      out.sizes[row] = selects_[query].finish(out.distances + row * out.stride, out.indices + row * out.stride);
+      out.pad(row, selects_[query].finish(out.distances + row * out.k, out.indices + row * out.k));
     }
   }
 

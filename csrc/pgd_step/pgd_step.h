@@ -1,10 +1,15 @@
-// One ascent step of projected gradient descent: project(x + step * direction(grad)) onto ball and box.
+// One ascent step of projected gradient descent, project(x + step * direction(grad)) onto ball and box, and random
+// points of ball and box to start from.
 //
 // Per sample n, with M values:
 //   linf   direction = sign(grad)             ball: |y - origin| <= radius per value
 //   l2     direction = grad / ||grad||_2      ball: ||y - origin||_2 <= radius
-// then the box lower <= y <= upper. The result obeys ball and box after rounding to the storage type T: values are
-// rounded towards the origin where they would leave the ball. sign(NaN) is 0; a NaN in x or origin stays NaN.
+//   l1     direction = sign(grad)             ball: ||y - origin||_1 <= radius
+// For linf and l2 the result is the projection onto the ball, clamped to the box lower <= y <= upper; for l1 it is the
+// nearest point of ball and box together. It obeys both after rounding to the output type: values are rounded towards
+// the origin where they would leave the ball. Where a half type has no value so near to an origin of another type, its
+// nearest value counts against the radius before all else. The box wins where the origin lies outside. sign(NaN) is 0;
+// a NaN in x or origin stays NaN.
 #pragma once
 
 #include <cstdint>
@@ -14,26 +19,57 @@
 
 namespace mdprop {
 
-enum class PgdNorm { kLinf, kL2 };
+enum class PgdNorm { kLinf, kL2, kL1 };
 
+// Tensors are dense, in one layout. Exactly one of origin and origin_bytes is set, and one of the three outputs.
 template <typename T>
 struct PgdStepArgs {
-  const T* x;             // [N, M], dense
-  const T* grad;          // [N, M], same layout
-  const T* origin;        // [N, M], same layout
-  T* out;                 // [N, M], same layout; must not alias an input
-  const double* step;     // [N], or [1] with step_stride 0
-  const double* radius;   // [N], or [1] with radius_stride 0; >= 0, rounded down to acc_t<T>
-  const acc_t<T>* lower;  // [N, M] same layout with bound_stride 1, or [1] with bound_stride 0
-  const acc_t<T>* upper;  // like lower
-  int64_t step_stride;
+  const T* x;                   // [N, M]
+  const T* grad;                // [N, M]
+  const T* origin;              // [N, M], or null
+  const uint8_t* origin_bytes;  // [N, M], or null; a byte counts as value / 255
+  T* velocity;                  // [N, M], or null; becomes decay * velocity + grad / mean|grad| and replaces grad
+  T* out;                       // [N, M], or null; may be x, and overlaps nothing else
+  BFloat16* out_bfloat16;       // [N, M], or null; for fp32 x only
+  Half* out_half;               // [N, M], or null; for fp32 x only
+  const double* step;           // [N], or [1] with step_stride 0
+  const double* radius;         // [N], or [1] with radius_stride 0; >= 0, rounded down to acc_t<T>
+  const acc_t<T>* lower;        // value i of sample n at n * bound_sample_stride + i * bound_stride
+  const acc_t<T>* upper;        // like lower
+  const uint8_t* active;        // [N], or null; where 0, the sample's x is the result, and its velocity rests
+  const uint8_t* mask;    // value i of sample n at n * mask_sample_stride + i, or null; where 0, the value is x, the
+                          // velocity rests, and no norm or mean counts the position
+  int64_t step_stride;    // 0 or 1
+  int64_t radius_stride;  // 0 or 1
+  int64_t bound_sample_stride;  // 0 or M
+  int64_t bound_stride;         // 0 or 1
+  int64_t mask_sample_stride;   // 0 or M
+  int64_t samples;              // N
+  int64_t sample_size;          // M
+  double decay;
+  PgdNorm norm;
+};
+
+// A point drawn uniformly in each sample's ball, then clamped to the box and rounded as above. The noise of value i of
+// sample n depends on seed, offset, n and i alone, and is the same for every T.
+template <typename T>
+struct RandomStartArgs {
+  const T* origin;        // [N, M]
+  T* out;                 // [N, M]; may be origin
+  const double* radius;   // [N], or [1] with radius_stride 0
+  const acc_t<T>* lower;  // as in PgdStepArgs
+  const acc_t<T>* upper;
   int64_t radius_stride;
+  int64_t bound_sample_stride;
   int64_t bound_stride;
-  int64_t samples;      // N
-  int64_t sample_size;  // M
+  int64_t samples;      // N < 2^32
+  int64_t sample_size;  // M < 2^34 - 4
+  uint64_t seed;
+  uint64_t offset;
   PgdNorm norm;
 };
 
 MDPROP_DECLARE_CPU(pgd_step, PgdStepArgs)
+MDPROP_DECLARE_CPU(random_start, RandomStartArgs)
 
 }  // namespace mdprop

@@ -1,139 +1,176 @@
-// pgd_step on the CPU: one fused pass for linf; for l2 three passes over one sample at a time, which stays in cache.
-//
+// pgd_step on the CPU: one fused pass for linf; for l2 three passes over one sample at a time, which stays in cache;
+// for l1 as many as its search takes. Momentum is updated first, sample by sample.
 #include "pgd_step/pgd_step.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include "common/parallel.h"
-#include "common/scratch.h"
 #include "common/tile.h"
+#include "pgd_step/pgd_step_l1.h"
 #include "pgd_step/pgd_step_math.h"
+#include "pgd_step/pgd_step_tiles.h"
 
 namespace mdprop::MDPROP_ISA {
 namespace {
 
-constexpr int64_t kTilesPerTask = 8;
-
-template <typename T, int kBoundStride>
-void linf_tile(const acc_t<T>* MDPROP_RESTRICT x, const acc_t<T>* MDPROP_RESTRICT grad,
-               const acc_t<T>* MDPROP_RESTRICT origin, const acc_t<T>* MDPROP_RESTRICT lower,
-               const acc_t<T>* MDPROP_RESTRICT upper, acc_t<T> step, acc_t<T> radius, int64_t count,
-               T* MDPROP_RESTRICT out) {
+template <typename Target, int kBoundStride, typename Acc>
+void linf_tile(const Acc* x, const Acc* grad, const Acc* origin, const Acc* lower, const Acc* upper, Acc step,
+               Acc radius, int64_t count, typename Target::Out* out) {
+  // `out` may be x, and nothing else overlaps: no value depends on another.
+#pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) {
-    out[i] = linf_value<T>(x[i], grad[i], origin[i], step, radius, lower[i * kBoundStride], upper[i * kBoundStride]);
+    out[i] = linf_value<typename Target::Out, Target::kExact>(x[i], grad[i], origin[i], step, radius,
+                                                              lower[i * kBoundStride], upper[i * kBoundStride]);
   }
 }
 
-template <typename T>
-void linf_step(const PgdStepArgs<T>& args) {
-  using Acc = acc_t<T>;
+template <typename T, typename Target>
+void linf_step(const PgdStepArgs<T>& args, Target target) {
   const int64_t tasks_per_sample = (args.sample_size + kTile * kTilesPerTask - 1) / (kTile * kTilesPerTask);
+  const auto run_tile = args.bound_stride == 0 ? linf_tile<Target, 0, acc_t<T>> : linf_tile<Target, 1, acc_t<T>>;
   parallel_for(args.samples * tasks_per_sample, 2, [&](int64_t first, int64_t last) {
-    Tile<T> x, grad, origin;
+    InputTile<T> in;
     for (int64_t task = first; task < last; ++task) {
       const int64_t sample = task / tasks_per_sample;
+      if (args.active != nullptr && args.active[sample] == 0) continue;
       const int64_t begin = task % tasks_per_sample * kTile * kTilesPerTask;
-      const Acc step = static_cast<Acc>(args.step[sample * args.step_stride]);
-      const Acc radius = round_down<Acc>(args.radius[sample * args.radius_stride]);
+      const SampleOptions<T> options(args, sample);
       for_each_tile(begin, std::min(begin + kTile * kTilesPerTask, args.sample_size), [&](int64_t i, int64_t count) {
-        const int64_t at = sample * args.sample_size + i;
-        const auto tile = args.bound_stride == 0 ? linf_tile<T, 0> : linf_tile<T, 1>;
-        tile(x.load(args.x + at, count), grad.load(args.grad + at, count), origin.load(args.origin + at, count),
-             args.lower + at * args.bound_stride, args.upper + at * args.bound_stride, step, radius, count,
-             args.out + at);
+        in.load(args, sample, i, count);
+        store_tile(args, sample, i, count, target, [&](typename Target::Out* results) {
+          run_tile(in.x, in.grad, in.origin, in.lower, in.upper, options.step, options.radius, count, results);
+        });
       });
     }
   });
 }
 
-// Sum over a sample of term(tile index, offset, count), in an order fixed by position.
-template <typename Term>
-double sum_tiles(int64_t size, const Term& term) {
-  const int64_t tiles = (size + kTile - 1) / kTile;
-  Scratch<double> sums(tiles);
-  parallel_for(tiles, kTilesPerTask, [&](int64_t first, int64_t last) {
-    for (int64_t tile = first; tile < last; ++tile) {
-      sums[tile] = term(tile * kTile, std::min(kTile, size - tile * kTile));
-    }
-  });
-  double total = 0;
-  for (int64_t tile = 0; tile < tiles; ++tile) total += sums[tile];
-  return total;
+// The l2 norm over a sample of value(tile, j).
+template <typename T, typename Value>
+ScaledNorm norm_of(const PgdStepArgs<T>& args, int64_t sample, const Value& value) {
+  const auto squares = [&](double unit) {
+    return sum_tiles<double>(args.sample_size, [&](int64_t i, int64_t count) {
+      InputTile<T> in;
+      in.load(args, sample, i, count);
+      return sum_values(count, [&](int64_t j) {
+        const double v = value(in, j) * unit;
+        return v * v;
+      });
+    });
+  };
+  const double sum = squares(1.0);
+  if constexpr (std::is_same_v<acc_t<T>, double>) {
+    const double unit = retry_unit(sum);
+    return {std::sqrt(unit == 1.0 ? sum : squares(unit)), unit};
+  } else {
+    return scaled_norm(std::sqrt(sum));
+  }
 }
 
-constexpr int kLanes = 32;  // independent partial sums: fixed, so that every instruction set adds in the same order
-
-template <typename Value>
-double sum_of_squares(int64_t count, const Value& value) {
-  alignas(64) double lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const double v = value(i + lane);
-      lanes[lane] += v * v;
-    }
+template <typename Target, typename Acc>
+void l2_tile(const Acc* x, const Acc* grad, const Acc* origin, const Acc* lower, const Acc* upper, int64_t bound_stride,
+             const Direction<Acc> direction, Acc shrink, int64_t count, typename Target::Out* out) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = l2_value<typename Target::Out, Target::kExact>(direction.moved(x[i], grad[i]), origin[i], shrink,
+                                                            lower[i * bound_stride], upper[i * bound_stride]);
   }
-  for (; i < count; ++i) {
-    const double v = value(i);
-    lanes[0] += v * v;
-  }
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
-  }
-  return lanes[0];
 }
 
-template <typename T>
-void l2_sample(const PgdStepArgs<T>& args, int64_t sample) {
+template <typename T, typename Target>
+void l2_sample(const PgdStepArgs<T>& args, int64_t sample, Target target) {
   using Acc = acc_t<T>;
-  const int64_t size = args.sample_size, start = sample * size;
-  const Acc step = static_cast<Acc>(args.step[sample * args.step_stride]);
-  const Acc radius = round_down<Acc>(args.radius[sample * args.radius_stride]);
-
-  const double grad_norm = std::sqrt(sum_tiles(size, [&](int64_t i, int64_t count) {
-    Tile<T> tile;
-    const Acc* grad = tile.load(args.grad + start + i, count);
-    return sum_of_squares(count, [=](int64_t j) { return static_cast<double>(grad[j]); });
-  }));
-  // A zero or NaN gradient moves nothing.
-  const Acc scale = grad_norm > 0 && std::isfinite(grad_norm) ? static_cast<Acc>(step / grad_norm) : Acc(0);
-  const auto moved = [=](Acc x, Acc grad) { return scale == 0 ? x : x + scale * grad; };
-
-  const double delta_norm = std::sqrt(sum_tiles(size, [&](int64_t i, int64_t count) {
-    Tile<T> x_tile, grad_tile, origin_tile;
-    const Acc* x = x_tile.load(args.x + start + i, count);
-    const Acc* grad = grad_tile.load(args.grad + start + i, count);
-    const Acc* origin = origin_tile.load(args.origin + start + i, count);
-    return sum_of_squares(count, [=](int64_t j) { return static_cast<double>(moved(x[j], grad[j]) - origin[j]); });
-  }));
+  using Out = typename Target::Out;
+  using In = InputTile<T>;
+  const SampleOptions<T> options(args, sample);
+  const int64_t bound_stride = args.bound_stride;
+  const auto grad_norm = norm_of(args, sample, [](const In& in, int64_t j) { return double(in.grad[j]); });
+  const Direction<Acc> direction(grad_norm, options.step);
+  const auto delta_norm = norm_of(args, sample, [=](const In& in, int64_t j) {
+    return double(direction.moved(in.x[j], in.grad[j]) - in.origin[j]);
+  });
+  double radius = options.radius;
+  if constexpr (!Target::kExact) {
+    const auto rest = norm_of(args, sample, [=](const In& in, int64_t j) {
+      const Acc lower = in.lower[j * bound_stride], upper = in.upper[j * bound_stride];
+      return double(rounding_distance<Out>(clamp_to(in.origin[j], lower, upper), lower, upper));
+    });
+    radius = l2_radius(radius, rest.norm / rest.unit);
+  }
   const Acc shrink = l2_shrink<Acc>(delta_norm, radius);
 
-  parallel_for(size, kTile * kTilesPerTask, [&](int64_t first, int64_t last) {
-    Tile<T> x_tile, grad_tile, origin_tile;
+  parallel_for(args.sample_size, kTile * kTilesPerTask, [&](int64_t first, int64_t last) {
+    In in;
     for_each_tile(first, last, [&](int64_t i, int64_t count) {
-      const Acc* x = x_tile.load(args.x + start + i, count);
-      const Acc* grad = grad_tile.load(args.grad + start + i, count);
-      const Acc* origin = origin_tile.load(args.origin + start + i, count);
-      const Acc* lower = args.lower + (start + i) * args.bound_stride;
-      const Acc* upper = args.upper + (start + i) * args.bound_stride;
-      T* MDPROP_RESTRICT out = args.out + start + i;
-      for (int64_t j = 0; j < count; ++j) {
-        out[j] = l2_value<T>(moved(x[j], grad[j]), origin[j], shrink, lower[j * args.bound_stride],
-                             upper[j * args.bound_stride]);
-      }
+      in.load(args, sample, i, count);
+      store_tile(args, sample, i, count, target, [&](Out* results) {
+        l2_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, bound_stride, direction, shrink, count, results);
+      });
     });
+  });
+}
+
+// velocity = decay * velocity + grad / mean|grad|, with the mean over the positions that the mask leaves in.
+template <typename T>
+void update_velocity(const PgdStepArgs<T>& args, int64_t sample) {
+  using Acc = acc_t<T>;
+  const int64_t size = args.sample_size;
+  const uint8_t* mask = args.mask == nullptr ? nullptr : args.mask + sample * args.mask_sample_stride;
+  const double total = sum_tiles<double>(size, [&](int64_t i, int64_t count) {
+    InputTile<T> in;
+    in.load(args, sample, i, count);
+    return sum_values(count, [&](int64_t j) { return std::fabs(double(in.grad[j])); });
+  });
+  const double positions = mask == nullptr ? size : sum_tiles<double>(size, [=](int64_t i, int64_t count) {
+    return sum_values(count, [=](int64_t j) { return mask[i + j] != 0 ? 1.0 : 0.0; });
+  });
+  const Direction<Acc> normalised(scaled_norm(total / positions), 1.0);
+  const Acc decay = static_cast<Acc>(args.decay);
+  parallel_for(size, kTile * kTilesPerTask, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t at = sample * size + i;
+      if (mask != nullptr && mask[i] == 0) continue;
+      args.velocity[at] = narrow<T>(momentum(widen(args.velocity[at]), widen(args.grad[at]), decay, normalised));
+    }
+  });
+}
+
+// Calls run(sample) for the samples whose flag in `active` is `wanted`. They run in parallel; within a sample the
+// passes are parallel only where there is a single sample.
+template <typename T, typename Run>
+void for_each_sample(const PgdStepArgs<T>& args, bool wanted, const Run& run) {
+  parallel_for(args.samples, 1, [&](int64_t first, int64_t last) {
+    for (int64_t sample = first; sample < last; ++sample) {
+      if ((args.active == nullptr || args.active[sample] != 0) == wanted) run(sample);
+    }
   });
 }
 
 }  // namespace
 
 template <typename T>
-void pgd_step(const PgdStepArgs<T>& args) {
-  if (args.norm == PgdNorm::kLinf) return linf_step(args);
-  // Samples in parallel; within a sample the passes are parallel only where there is a single sample.
-  parallel_for(args.samples, 1, [&](int64_t first, int64_t last) {
-    for (int64_t sample = first; sample < last; ++sample) l2_sample(args, sample);
+void pgd_step(const PgdStepArgs<T>& given) {
+  PgdStepArgs<T> args = given;
+  if (args.velocity != nullptr) {
+    for_each_sample(args, true, [&](int64_t sample) { update_velocity(args, sample); });
+    args.grad = args.velocity;
+  }
+  with_target(args, [&](auto target) {
+    if (args.active != nullptr) {
+      for_each_sample(args, false, [&](int64_t sample) {
+        const int64_t at = sample * args.sample_size;
+        copy_values(args.x + at, args.sample_size, target.out + at);
+      });
+    }
+    switch (args.norm) {
+      case PgdNorm::kLinf:
+        return linf_step(args, target);
+      case PgdNorm::kL2:
+        return for_each_sample(args, true, [&](int64_t sample) { l2_sample(args, sample, target); });
+      case PgdNorm::kL1:
+        return for_each_sample(args, true, [&](int64_t sample) { l1_sample(args, sample, target); });
+    }
   });
 }
 

@@ -8,6 +8,10 @@
 
 MDPROP_ISA_BEGIN
 
+// Scales of perturbations are this much too small, so that the roundings of values and sums cannot leave the ball.
+template <typename Acc>
+constexpr double kBallSlack = sizeof(Acc) == 4 ? 1.0 - 0x1p-22 : 1.0 - 0x1p-47;
+
 // Neighbours of a finite value in its own format. Both infinities and NaN must not come in.
 template <typename Bits, typename T>
 MDPROP_HOST_DEVICE T next_value(T value, bool upwards) {
@@ -62,50 +66,129 @@ MDPROP_HOST_DEVICE Acc sign(Acc value) {
   return static_cast<Acc>(value > 0) - static_cast<Acc>(value < 0);
 }
 
-// Rounds to the storage type without leaving [low, high], which must hold a storable value.
-template <typename T>
-MDPROP_HOST_DEVICE T narrow_between(acc_t<T> value, acc_t<T> low, acc_t<T> high) {
-  if constexpr (sizeof(T) == sizeof(acc_t<T>)) {
-    return narrow<T>(value);
+// A byte of an image as a number of [0, 1].
+template <typename Acc>
+MDPROP_HOST_DEVICE Acc byte_value(uint8_t value) {
+  return static_cast<Acc>(value) / Acc(255);
+}
+
+template <typename Acc>
+MDPROP_HOST_DEVICE Acc clamp_to(Acc value, Acc lower, Acc upper) {
+  return at_most(at_least(value, lower), upper);
+}
+
+// Rounds to the storage type without leaving [low, high], if that holds a storable value.
+template <typename Out, typename Acc>
+MDPROP_HOST_DEVICE Out narrow_between(Acc value, Acc low, Acc high) {
+  const Out rounded = narrow<Out>(value);
+  return widen(rounded) > high ? next_below(rounded) : widen(rounded) < low ? next_above(rounded) : rounded;
+}
+
+// Rounds to the type of the result within [low, high], which holds `centre`. Where that is not storable (kExact false),
+// the interval may hold no storable value; then the result is the storable value of the box nearest to the centre.
+template <typename Out, bool kExact, typename Acc>
+MDPROP_HOST_DEVICE Out narrow_near(Acc value, Acc low, Acc high, Acc centre, Acc lower, Acc upper) {
+  if constexpr (sizeof(Out) == sizeof(Acc)) {
+    return narrow<Out>(value);
+  } else if constexpr (kExact) {
+    return narrow_between<Out>(value, low, high);
   } else {
-    const T rounded = narrow<T>(value);
-    return widen(rounded) > high ? next_below(rounded) : widen(rounded) < low ? next_above(rounded) : rounded;
+    // Rounding is monotonic: between storable limits it stays between them.
+    const Acc nearest = widen(narrow_between<Out>(centre, lower, upper));
+    const Acc first = widen(narrow_between<Out>(low, low, Acc(INFINITY)));
+    const Acc last = widen(narrow_between<Out>(high, Acc(-INFINITY), high));
+    return narrow<Out>(clamp_to(value, first > last ? nearest : first, first > last ? nearest : last));
   }
+}
+
+// How far narrow_near may end from a centre in the box even if the value is at the centre.
+template <typename Out, typename Acc>
+MDPROP_HOST_DEVICE Acc rounding_distance(Acc centre, Acc lower, Acc upper) {
+  const Acc distance = widen(narrow_between<Out>(centre, lower, upper)) - centre;
+  return distance < 0 ? -distance : distance;
 }
 
 // One value of the linf step. `origin + radius` may round outwards; the bound then moves in, but not past the origin.
 // The limits lie in the box, which wins where the origin lies outside of it.
-template <typename T, typename Acc = acc_t<T>>
-MDPROP_HOST_DEVICE T linf_value(Acc x, Acc grad, Acc origin, Acc step, Acc radius, Acc lower, Acc upper) {
+template <typename Out, bool kExact, typename Acc>
+MDPROP_HOST_DEVICE Out linf_value(Acc x, Acc grad, Acc origin, Acc step, Acc radius, Acc lower, Acc upper) {
   Acc high = origin + radius, low = origin - radius;
   high = high - origin > radius ? at_least(slightly_below(high), origin) : high;
   low = origin - low > radius ? at_most(slightly_above(low), origin) : low;
-  high = at_most(at_least(high, lower), upper);
-  low = at_most(at_least(low, lower), upper);
-  const Acc value = at_most(at_least(x + step * sign(grad), low), high);
-  return narrow_between<T>(origin != origin ? origin : value, low, high);
+  high = clamp_to(high, lower, upper);
+  low = clamp_to(low, lower, upper);
+  const Acc value = clamp_to(x + step * sign(grad), low, high);
+  const Acc centre = clamp_to(origin, lower, upper);
+  return narrow_near<Out, kExact>(origin != origin ? origin : value, low, high, centre, lower, upper);
 }
 
-// One value of the l2 step: `moved` is x + scale * grad; shrink < 1 pulls it back onto the ball. Rounding goes towards
-// the origin, so that no coordinate, and hence not the norm, grows.
-template <typename T, typename Acc = acc_t<T>>
-MDPROP_HOST_DEVICE T l2_value(Acc moved, Acc origin, Acc shrink, Acc lower, Acc upper) {
-  const Acc delta = (moved - origin) * shrink;
-  Acc value = shrink < 1 ? origin + delta : moved;
-  const Acc limit = delta < 0 ? -delta : delta;
+// Puts a value at most `limit` from the origin into the box and into storage. Rounding goes towards the origin, so that
+// no coordinate, and hence no norm, grows.
+template <typename Out, bool kExact, typename Acc>
+MDPROP_HOST_DEVICE Out place_value(Acc value, Acc limit, Acc origin, Acc lower, Acc upper) {
   value = value - origin > limit ? at_least(slightly_below(value), origin) : value;
   value = origin - value > limit ? at_most(slightly_above(value), origin) : value;
-  value = at_most(at_least(value, lower), upper);
-  const Acc inside = at_most(at_least(origin, lower), upper);
-  return narrow_between<T>(value, at_most(value, inside), at_least(value, inside));
+  value = clamp_to(value, lower, upper);
+  const Acc centre = clamp_to(origin, lower, upper);
+  return narrow_near<Out, kExact>(value, at_most(value, centre), at_least(value, centre), centre, lower, upper);
 }
 
-// What a sample's perturbation of the given norm is multiplied by. Slightly less than radius / norm, so that the
-// rounding of the products cannot leave the ball.
+// A norm of `unit` times some values; `unit` is a power of two that keeps tiny and huge values in range.
+struct ScaledNorm {
+  double norm;
+  double unit;
+};
+
+// The unit for fp32 values, whose norm in fp64 is always in range, so that scales in fp32 are too.
+MDPROP_HOST_DEVICE ScaledNorm scaled_norm(double norm) {
+  const double unit = norm < 0x1p-60 ? 0x1p80 : norm > 0x1p60 ? 0x1p-80 : 1.0;
+  return {norm * unit, unit};
+}
+
+// For squares of fp64 values: another unit to try where their sum may have left the range, else 1.
+MDPROP_HOST_DEVICE double retry_unit(double squares) {
+  return !(squares <= 0x1p1000) ? 0x1p-600 : squares < 0x1p-900 ? 0x1p600 : 1.0;
+}
+
+// A vector of length `step` along a gradient: scale * (unit * grad). A zero or NaN gradient moves nothing.
 template <typename Acc>
-MDPROP_HOST_DEVICE Acc l2_shrink(double norm, Acc radius) {
-  constexpr double kSlack = sizeof(Acc) == 4 ? 1.0 - 0x1p-22 : 1.0 - 0x1p-50;
-  return norm > static_cast<double>(radius) ? static_cast<Acc>(static_cast<double>(radius) / norm * kSlack) : Acc(1);
+struct Direction {
+  Acc unit;
+  Acc scale;
+
+  MDPROP_HOST_DEVICE Direction(ScaledNorm grad, double step)
+      : unit(static_cast<Acc>(grad.unit)),
+        scale(grad.norm > 0 && grad.norm <= kLargest ? static_cast<Acc>(step / grad.norm) : Acc(0)) {}
+  MDPROP_HOST_DEVICE Acc moved(Acc x, Acc grad) const { return scale == 0 ? x : x + scale * (unit * grad); }
+
+ private:
+  static constexpr double kLargest = 0x1.fffffffffffffp1023;
+};
+
+// One value of the l2 step: `moved` is x + direction; shrink < 1 pulls it back onto the ball.
+template <typename Out, bool kExact, typename Acc>
+MDPROP_HOST_DEVICE Out l2_value(Acc moved, Acc origin, Acc shrink, Acc lower, Acc upper) {
+  const Acc delta = (moved - origin) * shrink;
+  return place_value<Out, kExact>(shrink < 1 ? origin + delta : moved, delta < 0 ? -delta : delta, origin, lower,
+                                  upper);
+}
+
+// What a sample's perturbation of the given norm is multiplied by.
+template <typename Acc>
+MDPROP_HOST_DEVICE Acc l2_shrink(ScaledNorm delta, double radius) {
+  const double limit = radius * delta.unit;
+  return delta.norm > limit ? static_cast<Acc>(limit / delta.norm * kBallSlack<Acc>) : Acc(1);
+}
+
+// The radius that is left when the roundings of values at rest, which have the length `used`, are paid for.
+MDPROP_HOST_DEVICE double l2_radius(double radius, double used) {
+  return used < radius ? sqrt((radius - used) * (radius + used)) : 0.0;
+}
+
+// The momentum of MI-FGSM: `normalised` has length 1 in the mean absolute value.
+template <typename Acc>
+MDPROP_HOST_DEVICE Acc momentum(Acc velocity, Acc grad, Acc decay, const Direction<Acc>& normalised) {
+  return normalised.moved(decay * velocity, grad);
 }
 
 MDPROP_ISA_END

@@ -7,10 +7,30 @@
 namespace mdprop {
 namespace {
 
+PgdNorm norm_by_name(const std::string& norm) {
+  STD_TORCH_CHECK(norm == "linf" || norm == "l2" || norm == "l1", "norm: expected 'linf', 'l2' or 'l1', got '", norm,
+                  "'");
+  return norm == "linf" ? PgdNorm::kLinf : norm == "l2" ? PgdNorm::kL2 : PgdNorm::kL1;
+}
+
+// Whether `tensor` is [N, *] or [1, *] where x is [N, *].
+bool spreads_to(const Tensor& tensor, const Tensor& x) {
+  if (tensor.dim() != x.dim() || (tensor.size(0) != x.size(0) && tensor.size(0) != 1)) return false;
+  for (int64_t axis = 1; axis < x.dim(); ++axis) {
+    if (tensor.size(axis) != x.size(axis)) return false;
+  }
+  return true;
+}
+
+// The stride from sample to sample of such a tensor in a dense format.
+int64_t sample_stride(const Tensor& tensor, const Tensor& x) { return tensor.size(0) == 1 ? 0 : x.numel() / x.size(0); }
+
 // A value a sample: the tensor [N] if given, else the number with stride 0.
 struct PerSample {
-  PerSample(double number, const std::optional<Tensor>& tensor)
-      : number_(number), tensor_(as_dtype(tensor, ScalarType::Double)) {}
+  PerSample(const char* name, double number, const std::optional<Tensor>& tensor, const Tensor& x)
+      : number_(number), tensor_(as_dtype(tensor, ScalarType::Double)) {
+    STD_TORCH_CHECK(!tensor.has_value() || tensor->numel() == x.size(0), name, ": expected [N]");
+  }
   const double* values() const { return tensor_.has_value() ? data<double>(*tensor_) : &number_; }
   int64_t stride() const { return tensor_.has_value() ? 1 : 0; }
 
@@ -19,61 +39,164 @@ struct PerSample {
   std::optional<Tensor> tensor_;
 };
 
-// x, grad, origin [N, *]; steps, radii [N] or absent; lower_bound, upper_bound like x or absent, then the numbers
-// count.
-Tensor pgd_step_tensor(Tensor x, Tensor grad, Tensor origin, std::string norm, double step, std::optional<Tensor> steps,
-                       double radius, std::optional<Tensor> radii, double lower, std::optional<Tensor> lower_bound,
-                       double upper, std::optional<Tensor> upper_bound) {
-  STD_TORCH_CHECK(same_shape(x, grad) && same_shape(x, origin), "pgd_step: x, grad and origin must have one shape");
-  STD_TORCH_CHECK(x.scalar_type() == grad.scalar_type() && x.scalar_type() == origin.scalar_type(),
-                  "pgd_step: x, grad and origin must have one dtype");
-  STD_TORCH_CHECK(norm == "linf" || norm == "l2", "pgd_step: norm must be 'linf' or 'l2', got '", norm, "'");
-  STD_TORCH_CHECK(lower_bound.has_value() == upper_bound.has_value(), "pgd_step: give both bounds as tensors, or none");
-  STD_TORCH_CHECK(x.dim() >= 1, "pgd_step: x must be [N, *]");
-  const int64_t samples = x.size(0);
-  for (const auto& values : {steps, radii}) {
-    STD_TORCH_CHECK(!values.has_value() || values->numel() == samples, "pgd_step: steps and radii must be [N]");
+// The box: two numbers, or two tensors [N, *] or [1, *].
+template <typename T>
+struct Box {
+  Box(double lower, const std::optional<Tensor>& lower_bound, double upper, const std::optional<Tensor>& upper_bound,
+      const Tensor& x, MemoryFormat format)
+      : numbers_{static_cast<acc_t<T>>(lower), static_cast<acc_t<T>>(upper)} {
+    STD_TORCH_CHECK(lower_bound.has_value() == upper_bound.has_value(), "lower, upper: expected two tensors or none");
+    if (!lower_bound.has_value()) return;
+    STD_TORCH_CHECK(spreads_to(*lower_bound, x) && same_shape(*lower_bound, *upper_bound),
+                    "lower, upper: expected [N, *] or [1, *], both alike");
+    const ScalarType dtype = accumulate_dtype(x.scalar_type());
+    lower_ = in_format(torch::stable::to(*lower_bound, dtype), format);
+    upper_ = in_format(torch::stable::to(*upper_bound, dtype), format);
   }
 
+  // The bounds of `Args`, valid as long as this box.
+  template <typename Args>
+  void fill(Args& args, const Tensor& x) const {
+    args.lower = lower_.has_value() ? data<acc_t<T>>(*lower_) : &numbers_[0];
+    args.upper = upper_.has_value() ? data<acc_t<T>>(*upper_) : &numbers_[1];
+    args.bound_stride = lower_.has_value() ? 1 : 0;
+    args.bound_sample_stride = lower_.has_value() ? sample_stride(*lower_, x) : 0;
+  }
+
+ private:
+  acc_t<T> numbers_[2];
+  std::optional<Tensor> lower_, upper_;
+};
+
+// Tensors that are written must have the layout of the kernel, since a copy would be written instead.
+void check_written(const char* name, const Tensor& tensor, const Tensor& x, MemoryFormat format) {
+  STD_TORCH_CHECK(same_shape(tensor, x), name, ": expected the shape of x");
+  STD_TORCH_CHECK(in_format(tensor, format).const_data_ptr() == tensor.const_data_ptr(), name,
+                  ": expected a dense tensor in the memory format of x");
+}
+
+void check_inputs(const Tensor& x, const Tensor& grad, const Tensor& origin) {
+  STD_TORCH_CHECK(x.dim() >= 1, "x: expected [N, *]");
+  STD_TORCH_CHECK(same_shape(x, grad) && same_shape(x, origin), "x, grad, origin: expected one shape");
+  STD_TORCH_CHECK(grad.scalar_type() == x.scalar_type(), "grad: expected the dtype of x");
+  STD_TORCH_CHECK(origin.scalar_type() == x.scalar_type() || origin.scalar_type() == ScalarType::Byte,
+                  "origin: expected the dtype of x or uint8");
+}
+
+template <typename T>
+void set_output(PgdStepArgs<T>& args, const Tensor& out, const Tensor& x) {
+  args.out = out.scalar_type() == x.scalar_type() ? mutable_data<T>(out) : nullptr;
+  args.out_bfloat16 = nullptr;
+  args.out_half = nullptr;
+  if (args.out != nullptr) return;
+  const bool bfloat16 = out.scalar_type() == ScalarType::BFloat16;
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && (bfloat16 || out.scalar_type() == ScalarType::Half),
+                  "out: expected the dtype of x, or bfloat16 or float16 for float32 x");
+  if (bfloat16) {
+    args.out_bfloat16 = mutable_data<BFloat16>(out);
+  } else {
+    args.out_half = mutable_data<Half>(out);
+  }
+}
+
+// x, grad, origin, out [N, *]; steps, radii [N] or absent, then the numbers count; bounds and mask [N, *] or [1, *] or
+// absent; active [N] or absent; velocity like x or absent. Writes out and velocity.
+void pgd_step_out(Tensor x, Tensor grad, Tensor origin, std::string norm, double step, std::optional<Tensor> steps,
+                  double radius, std::optional<Tensor> radii, double lower, std::optional<Tensor> lower_bound,
+                  double upper, std::optional<Tensor> upper_bound, std::optional<Tensor> active,
+                  std::optional<Tensor> mask, std::optional<Tensor> velocity, double decay, Tensor out) {
+  check_inputs(x, grad, origin);
   const MemoryFormat format = kernel_format(x);
+  check_written("out", out, x, format);
+  if (velocity.has_value()) {
+    check_written("velocity", *velocity, x, format);
+    STD_TORCH_CHECK(velocity->scalar_type() == x.scalar_type(), "velocity: expected the dtype of x");
+  }
+  STD_TORCH_CHECK(!active.has_value() || active->numel() == x.size(0), "active: expected [N]");
+  STD_TORCH_CHECK(!mask.has_value() || spreads_to(*mask, x), "mask: expected [N, *] or [1, *]");
+  if (x.numel() == 0) return;
+
   const Tensor x_dense = in_format(x, format), grad_dense = in_format(grad, format),
                origin_dense = in_format(origin, format);
-  Tensor out = torch::stable::empty_like(x_dense);
-  if (x.numel() == 0) return out;
-  const PerSample step_values(step, steps), radius_values(radius, radii);
+  const PerSample step_values("step", step, steps, x), radius_values("radius", radius, radii, x);
+  const std::optional<Tensor> active_dense = as_dtype(active, ScalarType::Bool);
+  std::optional<Tensor> mask_dense;
+  if (mask.has_value()) mask_dense = in_format(torch::stable::to(*mask, ScalarType::Bool), format);
 
   dispatch_floating(x.scalar_type(), "pgd_step", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    using Acc = acc_t<T>;
-    const Acc lower_value = static_cast<Acc>(lower), upper_value = static_cast<Acc>(upper);
-    std::optional<Tensor> lower_dense, upper_dense;
-    if (lower_bound.has_value()) {
-      const ScalarType dtype = accumulate_dtype(x.scalar_type());
-      lower_dense = in_format(torch::stable::to(*lower_bound, dtype), format);
-      upper_dense = in_format(torch::stable::to(*upper_bound, dtype), format);
-      STD_TORCH_CHECK(same_shape(x, *lower_dense) && same_shape(x, *upper_dense), "pgd_step: bounds must be like x");
-    }
+    const Box<T> box(lower, lower_bound, upper, upper_bound, x, format);
+    const bool bytes = origin.scalar_type() == ScalarType::Byte;
     PgdStepArgs<T> args;
     args.x = data<T>(x_dense);
     args.grad = data<T>(grad_dense);
-    args.origin = data<T>(origin_dense);
-    args.out = mutable_data<T>(out);
+    args.origin = bytes ? nullptr : data<T>(origin_dense);
+    args.origin_bytes = bytes ? data<uint8_t>(origin_dense) : nullptr;
+    args.velocity = velocity.has_value() ? mutable_data<T>(*velocity) : nullptr;
+    set_output(args, out, x);
     args.step = step_values.values();
     args.step_stride = step_values.stride();
     args.radius = radius_values.values();
     args.radius_stride = radius_values.stride();
-    args.lower = lower_dense.has_value() ? data<Acc>(*lower_dense) : &lower_value;
-    args.upper = upper_dense.has_value() ? data<Acc>(*upper_dense) : &upper_value;
-    args.bound_stride = lower_dense.has_value() ? 1 : 0;
-    args.samples = samples;
-    args.sample_size = x.numel() / samples;
-    args.norm = norm == "l2" ? PgdNorm::kL2 : PgdNorm::kLinf;
+    box.fill(args, x);
+    args.active = data<uint8_t>(active_dense);
+    args.mask = data<uint8_t>(mask_dense);
+    args.mask_sample_stride = mask.has_value() ? sample_stride(*mask, x) : 0;
+    args.samples = x.size(0);
+    args.sample_size = x.numel() / x.size(0);
+    args.decay = decay;
+    args.norm = norm_by_name(norm);
     pgd_step_cpu(args);
   });
+}
+
+Tensor pgd_step_tensor(Tensor x, Tensor grad, Tensor origin, std::string norm, double step, std::optional<Tensor> steps,
+                       double radius, std::optional<Tensor> radii, double lower, std::optional<Tensor> lower_bound,
+                       double upper, std::optional<Tensor> upper_bound, std::optional<Tensor> active,
+                       std::optional<Tensor> mask) {
+  const Tensor out = torch::stable::empty_like(in_format(x, kernel_format(x)));
+  pgd_step_out(x, grad, origin, norm, step, steps, radius, radii, lower, lower_bound, upper, upper_bound, active, mask,
+               std::nullopt, 1.0, out);
   return out;
+}
+
+// origin [N, *]; radii and bounds as above.
+Tensor random_start_tensor(Tensor origin, std::string norm, double radius, std::optional<Tensor> radii, double lower,
+                           std::optional<Tensor> lower_bound, double upper, std::optional<Tensor> upper_bound,
+                           int64_t seed, int64_t offset) {
+  STD_TORCH_CHECK(origin.dim() >= 1, "origin: expected [N, *]");
+  // Values are numbered in the order of a contiguous tensor: the same noise in every memory format.
+  const Tensor dense = in_format(origin, MemoryFormat::Contiguous);
+  const Tensor out = torch::stable::empty_like(dense);
+  if (origin.numel() == 0) return in_format(out, kernel_format(origin));
+  const PerSample radius_values("radius", radius, radii, origin);
+  const int64_t sample_size = origin.numel() / origin.size(0);
+  STD_TORCH_CHECK(origin.size(0) < int64_t{1} << 32 && sample_size < (int64_t{1} << 34) - 4,
+                  "origin: expected less than 2^32 samples of less than 2^34 - 4 values");
+  dispatch_floating(origin.scalar_type(), "random_start", [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const Box<T> box(lower, lower_bound, upper, upper_bound, origin, MemoryFormat::Contiguous);
+    RandomStartArgs<T> args;
+    args.origin = data<T>(dense);
+    args.out = mutable_data<T>(out);
+    args.radius = radius_values.values();
+    args.radius_stride = radius_values.stride();
+    box.fill(args, origin);
+    args.samples = origin.size(0);
+    args.sample_size = sample_size;
+    args.seed = static_cast<uint64_t>(seed);
+    args.offset = static_cast<uint64_t>(offset);
+    args.norm = norm_by_name(norm);
+    random_start_cpu(args);
+  });
+  return in_format(out, kernel_format(origin));
 }
 
 }  // namespace
 }  // namespace mdprop
 
-STABLE_TORCH_LIBRARY_IMPL(mdprop, CPU, module) { module.impl("pgd_step", TORCH_BOX(&mdprop::pgd_step_tensor)); }
+STABLE_TORCH_LIBRARY_IMPL(mdprop, CPU, module) {
+  module.impl("pgd_step", TORCH_BOX(&mdprop::pgd_step_tensor));
+  module.impl("pgd_step_out", TORCH_BOX(&mdprop::pgd_step_out));
+  module.impl("random_start", TORCH_BOX(&mdprop::random_start_tensor));
+}

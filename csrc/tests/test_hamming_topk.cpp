@@ -1,78 +1,69 @@
-// hamming_topk, pack_codes and unpack_codes against naive loops.
+// hamming_topk and hamming_distance against naive loops, and the memory that they take.
+#include <malloc.h>
+
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <exception>
-#include <limits>
+#include <new>
 #include <random>
-#include <utility>
 #include <vector>
 
 #include "common/cpu_isa.h"
 #include "hamming_topk/hamming_topk.h"
 #include "tests/check.h"
+#include "tests/hamming_problem.h"
 
 namespace {
 
-using mdprop::kNoDistance;
-using mdprop::kNoIndex;
+using namespace hamming_problem;
 
-int64_t words_of(int64_t bits) { return (bits + 63) / 64; }
+std::atomic<int64_t> scratch_bytes{0}, most_scratch_bytes{0};
 
-struct Result {
-  std::vector<int32_t> distances;
-  std::vector<int64_t> indices;
-};
+}  // namespace
 
-Result naive_topk(const std::vector<uint64_t>& queries, const std::vector<uint64_t>& codes, int64_t k, int64_t bits) {
-  const int64_t words = words_of(bits);
-  Result result;
-  for (size_t q = 0; q < queries.size() / words; ++q) {
-    std::vector<std::pair<int32_t, int64_t>> pairs;
-    for (size_t n = 0; n < codes.size() / words; ++n) {
-      int32_t distance = 0;
-      for (int64_t word = 0; word < words; ++word) {
-        const int64_t left = std::min<int64_t>(bits - word * 64, 64);
-        const uint64_t mask = left == 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
-        distance += __builtin_popcountll((queries[q * words + word] ^ codes[n * words + word]) & mask);
-      }
-      pairs.emplace_back(distance, n);
-    }
-    std::partial_sort(pairs.begin(), pairs.begin() + std::min<int64_t>(k, pairs.size()), pairs.end());
-    pairs.resize(k, {kNoDistance, kNoIndex});
-    for (const auto& [distance, index] : pairs) {
-      result.distances.push_back(distance);
-      result.indices.push_back(index);
-    }
+// Kernels take all their memory by the aligned operators (common/scratch.h), and the tests none.
+void* operator new(size_t size, std::align_val_t alignment) {
+  const size_t step = static_cast<size_t>(alignment);
+  void* memory = std::aligned_alloc(step, (size + step - 1) / step * step);
+  if (memory == nullptr) throw std::bad_alloc();
+  const int64_t bytes = scratch_bytes += static_cast<int64_t>(malloc_usable_size(memory));
+  int64_t most = most_scratch_bytes;
+  while (most < bytes && !most_scratch_bytes.compare_exchange_weak(most, bytes)) {
   }
+  return memory;
+}
+
+void operator delete(void* memory, std::align_val_t) noexcept {
+  if (memory != nullptr) scratch_bytes -= static_cast<int64_t>(malloc_usable_size(memory));
+  std::free(memory);
+}
+
+namespace {
+
+Result topk(const Problem& problem, int64_t k) {
+  const int64_t size = problem.num_queries() * k;
+  Result result{std::vector<int32_t>(size, -7), std::vector<int64_t>(size, -7)};
+  mdprop::HammingTopkArgs<uint64_t> args = problem.args(k);
+  args.queries = problem.queries.data();
+  args.codes = problem.codes.data();
+  args.distances = result.distances.data();
+  args.indices = result.indices.data();
+  if (!problem.query_offsets.empty()) {
+    args.query_offsets = problem.query_offsets.data();
+    args.point_offsets = problem.point_offsets.data();
+  }
+  mdprop::hamming_topk_cpu(args);
   return result;
 }
 
-Result topk(const std::vector<uint64_t>& queries, const std::vector<uint64_t>& codes, int64_t k, int64_t bits) {
-  const int64_t words = words_of(bits);
-  const int64_t num_queries = queries.size() / words, num_codes = codes.size() / words;
-  Result result{std::vector<int32_t>(num_queries * k, -7), std::vector<int64_t>(num_queries * k, -7)};
-  mdprop::hamming_topk_cpu<uint64_t>(
-      {queries.data(), codes.data(), result.distances.data(), result.indices.data(), num_queries, num_codes, k, bits});
-  return result;
-}
-
-// Random words; bits beyond `bits` are random too, for they must not count. `distinct` > 0 draws from that many codes.
-std::vector<uint64_t> random_codes(int64_t rows, int64_t bits, uint64_t seed, int64_t distinct = 0) {
-  std::mt19937_64 random(seed);
-  const int64_t words = words_of(bits);
-  std::vector<uint64_t> codes(rows * words);
-  for (uint64_t& word : codes) word = random();
-  for (int64_t row = distinct; distinct > 0 && row < rows; ++row) {
-    std::copy_n(codes.begin() + random() % distinct * words, words, codes.begin() + row * words);
-  }
-  return codes;
-}
-
-void check_equal(const std::vector<uint64_t>& queries, const std::vector<uint64_t>& codes, int64_t k, int64_t bits) {
-  const Result wanted = naive_topk(queries, codes, k, bits), got = topk(queries, codes, k, bits);
+void check_equal(const Problem& problem, int64_t k) {
+  const Result wanted = naive_topk(problem, k), got = topk(problem, k);
   if (!CHECK(got.distances == wanted.distances && got.indices == wanted.indices)) {
-    std::printf("  bits %ld, words of queries %zu, of codes %zu, k %ld\n", static_cast<long>(bits), queries.size(),
-                codes.size(), static_cast<long>(k));
+    std::printf("  bits %ld, queries %ld, codes %ld, groups %zu, k %ld\n", static_cast<long>(problem.bits),
+                static_cast<long>(problem.num_queries()), static_cast<long>(problem.num_codes()),
+                problem.query_offsets.size(), static_cast<long>(k));
   }
 }
 
@@ -82,7 +73,7 @@ void test_sizes() {
     for (int64_t num_queries : {1, 5, 33}) {
       for (int64_t num_codes : {1, 63, 513, 1100}) {
         for (int64_t k : {1, 10, 600}) {
-          check_equal(random_codes(num_queries, bits, 1), random_codes(num_codes, bits, 2), k, bits);
+          check_equal({random_codes(num_queries, bits, 1), random_codes(num_codes, bits, 2), bits}, k);
         }
       }
     }
@@ -92,21 +83,21 @@ void test_sizes() {
 void test_cut_by_codes() {
   for (int64_t bits : {12, 64, 130}) {
     for (int64_t num_queries : {1, 24}) {
-      check_equal(random_codes(num_queries, bits, 3), random_codes(70001, bits, 4), 10, bits);
-      check_equal(random_codes(num_queries, bits, 3), random_codes(70001, bits, 4, 50), 300, bits);
+      check_equal({random_codes(num_queries, bits, 3), random_codes(70001, bits, 4), bits}, 10);
+      check_equal({random_codes(num_queries, bits, 3), random_codes(70001, bits, 4, 50), bits}, 300);
     }
   }
 }
 
-void test_cut_by_queries() { check_equal(random_codes(600, 64, 5), random_codes(700, 64, 6), 5, 64); }
+void test_cut_by_queries() { check_equal({random_codes(600, 64, 5), random_codes(700, 64, 6), 64}, 5); }
 
 void test_ties() {
   for (int64_t bits : {2, 64, 256}) {
     for (int64_t distinct : {1, 2, 7}) {
-      const std::vector<uint64_t> codes = random_codes(3000, bits, 7, distinct);
+      const Codes codes = random_codes(3000, bits, 7, distinct);
       for (int64_t k : {1, 50, 2999, 3001}) {
-        check_equal(random_codes(2, bits, 8), codes, k, bits);
-        check_equal(std::vector<uint64_t>(codes.begin(), codes.begin() + 30 * words_of(bits)), codes, k, bits);
+        check_equal({random_codes(2, bits, 8), codes, bits}, k);
+        check_equal({Codes(codes.begin(), codes.begin() + 30 * words_of(bits)), codes, bits}, k);
       }
     }
   }
@@ -114,64 +105,81 @@ void test_ties() {
 
 // Every code is nearer than all before it, which refreshes the threshold with each and fills the buffers most.
 void test_approaching_codes() {
-  const std::vector<uint64_t> queries(25, ~uint64_t{0});
-  std::vector<uint64_t> codes;
+  const Codes queries(25, ~uint64_t{0});
+  Codes codes;
   for (int repeat = 0; repeat < 65; ++repeat) {
     codes.insert(codes.end(), 40, repeat == 0 ? 0 : ~uint64_t{0} >> (64 - repeat));
   }
-  for (int64_t k : {1, 39, 41, 500}) check_equal(queries, codes, k, 64);
+  for (int64_t k : {1, 39, 41, 500}) check_equal({queries, codes, 64}, k);
 }
 
 void test_empty() {
-  const Result no_codes = topk(random_codes(3, 64, 1), {}, 4, 64);
+  const Result no_codes = topk({random_codes(3, 64, 1), {}, 64}, 4);
   CHECK(no_codes.distances == std::vector<int32_t>(12, kNoDistance));
   CHECK(no_codes.indices == std::vector<int64_t>(12, kNoIndex));
-  CHECK(topk({}, random_codes(3, 64, 1), 4, 64).distances.empty());
+  CHECK(topk({{}, random_codes(3, 64, 1), 64}, 4).distances.empty());
 }
 
-template <typename T>
-void check_pack(const std::vector<T>& values, const std::vector<bool>& positive, int64_t bits) {
-  const int64_t words = words_of(bits), rows = values.size() / bits;
-  std::vector<uint64_t> wanted(rows * words, 0), packed(rows * words, ~uint64_t{0});
-  for (int64_t i = 0; i < rows * bits; ++i) {
-    wanted[i / bits * words + i % bits / 64] |= uint64_t{positive[i]} << (i % bits % 64);
-  }
-  mdprop::pack_codes_cpu<T>({values.data(), packed.data(), rows, bits});
-  CHECK(packed == wanted);
-  for (int64_t row = 0; row < rows && bits % 64 != 0; ++row) packed[row * words + words - 1] |= uint64_t{1} << 63;
-  std::vector<uint8_t> unpacked(rows * bits, 9);
-  mdprop::unpack_codes_cpu<uint8_t>({packed.data(), unpacked.data(), rows, bits});
-  CHECK(std::equal(unpacked.begin(), unpacked.end(), positive.begin(), positive.end()));
-}
-
-template <typename T>
-void test_pack_numbers() {
-  std::mt19937_64 random(9);
-  for (int64_t bits : {1, 7, 8, 12, 63, 64, 65, 130, 256}) {
-    std::vector<T> values(37 * bits);
-    std::vector<bool> positive;
-    for (T& value : values) {
-      value = static_cast<T>(static_cast<int>(random() % 3) - 1);
-      positive.push_back(value > T(0));
+// GroupOffsets that are empty on either side, small, searched by slices and, where few queries see many codes, cut by
+// codes.
+void test_groups() {
+  for (int64_t bits : {12, 64, 130}) {
+    for (int64_t k : {1, 10, 900}) {
+      check_equal({random_codes(49, bits, 11),
+                   random_codes(1011, bits, 12, 300),
+                   bits,
+                   {0, 3, 3, 43, 44, 49, 49},
+                   {0, 700, 709, 1009, 1009, 1011, 1011}},
+                  k);
     }
-    check_pack(values, positive, bits);
+    check_equal({random_codes(30, bits, 13), random_codes(33100, bits, 14), bits, {0, 2, 30}, {0, 33000, 33100}}, 10);
+  }
+  // So many groups and queries that tasks begin and end inside groups.
+  Offsets query_offsets{0}, point_offsets{0};
+  std::mt19937_64 random(15);
+  for (int group = 0; group < 200; ++group) {
+    query_offsets.push_back(query_offsets.back() + random() % 30);
+    point_offsets.push_back(point_offsets.back() + random() % 400);
+  }
+  check_equal({random_codes(query_offsets.back(), 64, 16), random_codes(point_offsets.back(), 64, 17), 64,
+               query_offsets, point_offsets},
+              5);
+  CHECK(topk({{}, {}, 64, {0}, {0}}, 3).indices.empty());
+}
+
+void test_distance() {
+  for (int64_t bits : {1, 12, 64, 65, 128, 200, 256, 1000}) {
+    for (int64_t num_queries : {0, 1, 67}) {
+      for (int64_t num_codes : {0, 5, 1029}) {
+        const Problem problem{random_codes(num_queries, bits, 18), random_codes(num_codes, bits, 19), bits};
+        std::vector<int32_t> wanted, got(num_queries * num_codes, -7);
+        for (int64_t pair = 0; pair < num_queries * num_codes; ++pair) {
+          wanted.push_back(naive_distance(problem, pair / num_codes, pair % num_codes));
+        }
+        mdprop::hamming_distance_cpu<uint64_t>(
+            {problem.queries.data(), problem.codes.data(), got.data(), num_queries, num_codes, bits});
+        CHECK(got == wanted);
+      }
+    }
   }
 }
 
-template <typename T>
-void test_pack_special() {
-  const T infinity = std::numeric_limits<T>::infinity(), tiny = std::numeric_limits<T>::denorm_min();
-  check_pack<T>({T(0), -T(0), tiny, -tiny, infinity, -infinity, std::numeric_limits<T>::quiet_NaN()},
-                {false, false, true, false, true, false, false}, 7);
+// What hamming_topk.h promises for two threads, whatever the numbers of queries and codes.
+void check_memory(int64_t num_queries, int64_t num_codes, int64_t k, int64_t bits) {
+  const Problem problem{random_codes(num_queries, bits, 20), random_codes(num_codes, bits, 21, 1000), bits};
+  most_scratch_bytes = 0;
+  topk(problem, k);
+  const int64_t thread_bytes = std::max(2 * mdprop::kHammingTileBytes, 64 * (k + bits));
+  CHECK(scratch_bytes == 0);
+  CHECK(most_scratch_bytes > 0);
+  CHECK(most_scratch_bytes <= 2 * thread_bytes + mdprop::kHammingMergeBytes);
 }
 
-// 0, -0, smallest, -smallest, 1, infinity, -infinity, NaN, -NaN by their bits.
-void test_pack_halves() {
-  const std::vector<bool> positive = {false, false, true, false, true, true, false, false, false};
-  check_pack<mdprop::Half>({{0}, {0x8000}, {1}, {0x8001}, {0x3c00}, {0x7c00}, {0xfc00}, {0x7e00}, {0xfe00}}, positive,
-                           9);
-  check_pack<mdprop::BFloat16>({{0}, {0x8000}, {1}, {0x8001}, {0x3f80}, {0x7f80}, {0xff80}, {0x7fc0}, {0xffc0}},
-                               positive, 9);
+void test_memory() {
+  check_memory(511, 600000, 2000, 64);  // unbounded, the parts of a cut by codes would hold 49 MB
+  check_memory(40000, 300, 200, 64);    // and the state of all queries at once, 223 MB
+  check_memory(4, 200000, 200000, 12);
+  check_memory(600, 1000, 1000, 4096);
 }
 
 }  // namespace
@@ -189,15 +197,8 @@ int main() {
   test_ties();
   test_approaching_codes();
   test_empty();
-  test_pack_numbers<uint8_t>();
-  test_pack_numbers<int8_t>();
-  test_pack_numbers<int16_t>();
-  test_pack_numbers<int32_t>();
-  test_pack_numbers<int64_t>();
-  test_pack_numbers<float>();
-  test_pack_numbers<double>();
-  test_pack_special<float>();
-  test_pack_special<double>();
-  test_pack_halves();
+  test_groups();
+  test_distance();
+  test_memory();
   return test_summary();
 }

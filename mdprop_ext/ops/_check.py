@@ -38,11 +38,15 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def kernel_memory_format(x: Tensor) -> torch.memory_format:
+    """The dense format in which kernels read ``x``: channels_last where x is and is not contiguous too."""
+    if not x.is_contiguous():
+        for dim, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+            if x.dim() == dim and x.is_contiguous(memory_format=memory_format):
+                return memory_format
+    return torch.contiguous_format
+
+
 def empty_like_kernel(x: Tensor) -> Tensor:
     """What a kernel returns for ``x`` when traced: channels_last where x is, else contiguous."""
-    if x.is_contiguous():
-        return torch.empty_like(x, memory_format=torch.contiguous_format)
-    for dim, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-        if x.dim() == dim and x.is_contiguous(memory_format=memory_format):
-            return torch.empty_like(x, memory_format=memory_format)
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return torch.empty_like(x, memory_format=kernel_memory_format(x))

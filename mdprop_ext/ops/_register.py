@@ -83,7 +83,9 @@ def op_names() -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not name.startswith("_")))
 
 
-def register_op(name: str, schema: str, default: Callable[..., Any], fake: Callable[..., Any]) -> None:
+def register_op(
+    name: str, schema: str, default: Callable[..., Any], fake: Callable[..., Any], *, compiled: bool = True
+) -> None:
     """Defines ``torch.ops.mdprop.<name>``.
 
     Args:
@@ -91,12 +93,14 @@ def register_op(name: str, schema: str, default: Callable[..., Any], fake: Calla
         schema: Arguments and results, such as ``"(Tensor x, int k) -> Tensor"``.
         default: Plain PyTorch kernel with the arguments of the schema, for every device without a compiled one.
         fake: Shape function with the same arguments, for tracing.
+        compiled: Whether compiled kernels are wanted, so that a call of the default is a fallback to report. False
+            where torch's own ops are the best kernel there is.
     """
 
     @functools.wraps(default)
     def reported(*args: Any) -> Any:
-        device = next(_tensors(args)).device.type
-        _report_fallback(name, device)
+        if compiled:
+            _report_fallback(name, next(_tensors(args)).device.type)
         return default(*args)
 
     qualified = f"{NAMESPACE}::{name}"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mdprop_ext.ops import _check
+from mdprop_ext.ops._ball_and_box import (
+    BOX_SCHEMA,
+    RADIUS_SCHEMA,
+    bounds,
+    check_ball_and_box,
+    check_broadcasts,
+    check_rows,
+    number_or_rows,
+    spread,
+)
 from mdprop_ext.ops._register import register_gradient, register_op
 from mdprop_ext.reference.pgd_step import pgd_step as reference_pgd_step
-
-NORMS = ("linf", "l2")
 
 
 def pgd_step(
@@ -26,12 +32,20 @@ def pgd_step(
     radius: float | Tensor,
     lower: float | Tensor = 0.0,
     upper: float | Tensor = 1.0,
+    active: Tensor | None = None,
+    mask: Tensor | None = None,
+    velocity: Tensor | None = None,
+    decay: float = 1.0,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Moves each sample up its gradient and projects it onto the ball around its origin and onto the box.
 
-    With ``direction = sign(grad)`` for linf and ``grad / ||grad||_2`` for l2, per sample::
+    With ``direction = sign(grad)`` for linf and l1, and ``grad / ||grad||_2`` for l2, per sample::
 
-        x' = clamp(project(x + step * direction, {||x' - origin|| <= radius}), lower, upper)
+        x' = project(x + step * direction, {||x' - origin|| <= radius, lower <= x' <= upper})
+
+    where ``project`` is the projection onto the ball and then a clamp to the box for linf and l2 (for linf that is the
+    nearest point of both), and the nearest point of ball and box together for l1.
 
     The result obeys ball and box after rounding to its dtype: where rounding would leave the ball, the value moves
     towards the origin. A zero gradient moves nothing, ``sign(NaN)`` is 0, and a NaN in ``x`` or ``origin`` stays NaN.
@@ -40,19 +54,29 @@ def pgd_step(
     Args:
         x: ``[N, *]`` current points, float32, float64, bfloat16 or float16; contiguous or channels_last, which is kept.
         grad: Like ``x``.
-        origin: Like ``x``, the centres of the balls.
-        norm: ``"linf"`` or ``"l2"``.
-        step: Length of the step in the norm, a number or ``[N]``.
+        origin: Like ``x``, the centres of the balls; or uint8 images, whose values count as value / 255.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        step: Length of the step in the norm, for l1 of a single value; a number or ``[N]``.
         radius: Radius of the ball, >= 0, a number or ``[N]``. Rounded down where the compute dtype cannot hold it.
         lower: Lower bound of the box, a number or a tensor that broadcasts to ``x``.
         upper: Upper bound of the box, likewise.
+        active: ``[N]`` bool. Samples where it is False keep ``x``, bit for bit, and their velocity.
+        mask: Tensor that broadcasts to ``x``. Where it is 0 or False the value of ``x`` stays, and so does the
+            velocity; norms, projections and means take the other positions only.
+        velocity: Like ``x`` and of its memory format, changed in place to ``decay * velocity + grad / mean|grad|``, the
+            momentum of MI-FGSM, which then replaces ``grad``. A zero or not finite gradient adds nothing.
+        decay: Factor of the velocity.
+        out: Tensor to write the result to, of the shape, device and memory format of ``x``; it may be ``x`` itself.
+            Its dtype is that of ``x``, or bfloat16 or float16 for float32 ``x``. Such a result obeys the ball too, as
+            far as the dtype has values near the origin.
 
     Returns:
-        A new tensor like ``x``; it carries no gradient.
+        ``out``, or a new tensor like ``x``; it carries no gradient.
 
     Raises:
         TypeError: If an argument is not a tensor of the right dtype.
-        ValueError: If shapes do not fit, ``norm`` is unknown, ``radius`` is negative or the bounds are crossed.
+        ValueError: If shapes, devices or memory formats do not fit, ``norm`` is unknown, ``radius`` is negative or the
+            bounds are crossed.
 
     Example:
         >>> x = torch.full((1, 2), 0.5)
@@ -60,25 +84,35 @@ def pgd_step(
         tensor([[0.6000, 0.4000]])
 
     Reference:
-        Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
+        Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018. Dong et al., "Boosting
+        Adversarial Attacks with Momentum", CVPR 2018.
     """
-    _check_arguments(x, grad, origin, norm, step, radius, lower, upper)
-    lower_bound: Tensor | None = None
-    upper_bound: Tensor | None = None
-    if isinstance(lower, Tensor) or isinstance(upper, Tensor):
-        dtype = _check.compute_dtype(x)
-        lower_bound = torch.as_tensor(lower, dtype=dtype, device=x.device).expand(x.shape)
-        upper_bound = torch.as_tensor(upper, dtype=dtype, device=x.device).expand(x.shape)
-    return torch.ops.mdprop.pgd_step(  # type: ignore[no-any-return]
+    check_ball_and_box("x", x, norm, radius, lower, upper)
+    _check_points(x, grad, origin)
+    check_rows("step", step, x)
+    _check_choices(x, active, mask)
+    arguments = (
         x,
         grad,
         origin,
         norm,
-        *_number_or_rows(step),
-        *_number_or_rows(radius),
-        *(_number_or_rows(lower)[0], lower_bound),
-        *(_number_or_rows(upper)[0], upper_bound),
+        *number_or_rows(step),
+        *number_or_rows(radius),
+        *bounds(lower, upper, x),
+        active,
+        None if mask is None else spread(mask if mask.dtype == torch.bool else mask != 0, x),
     )
+    if velocity is None and out is None:
+        return torch.ops.mdprop.pgd_step(*arguments)  # type: ignore[no-any-return]
+    if velocity is not None:
+        _check.like("velocity", velocity, "x", x)
+        _check_layout("velocity", velocity, x)
+    if out is None:
+        out = _check.empty_like_kernel(x)
+    else:
+        _check_out(out, x)
+    torch.ops.mdprop.pgd_step_out(*arguments, velocity, float(decay), out)
+    return out
 
 
 class PgdStepFunction(torch.autograd.Function):
@@ -98,10 +132,12 @@ class PgdStepFunction(torch.autograd.Function):
         lower_bound: Tensor | None,
         upper: float,
         upper_bound: Tensor | None,
+        active: Tensor | None,
+        mask: Tensor | None,
     ) -> Tensor:
         """Calls the op."""
         return torch.ops.mdprop.pgd_step(  # type: ignore[no-any-return]
-            x, grad, origin, norm, step, steps, radius, radii, lower, lower_bound, upper, upper_bound
+            x, grad, origin, norm, step, steps, radius, radii, lower, lower_bound, upper, upper_bound, active, mask
         )
 
     @staticmethod
@@ -112,7 +148,7 @@ class PgdStepFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[None, ...]:
         """Never called with a gradient, since the result requires none."""
-        return (None,) * 12
+        return (None,) * 14
 
 
 def _default(
@@ -128,6 +164,11 @@ def _default(
     lower_bound: Tensor | None,
     upper: float,
     upper_bound: Tensor | None,
+    active: Tensor | None,
+    mask: Tensor | None,
+    velocity: Tensor | None = None,
+    decay: float = 1.0,
+    out: Tensor | None = None,
 ) -> Tensor:
     return reference_pgd_step(
         x,
@@ -138,65 +179,78 @@ def _default(
         radius=radius if radii is None else radii,
         lower=lower if lower_bound is None else lower_bound,
         upper=upper if upper_bound is None else upper_bound,
+        active=active,
+        mask=mask,
+        velocity=velocity,
+        decay=decay,
+        out=out,
     )
+
+
+def _default_out(*arguments: Any) -> None:
+    _default(*arguments)
 
 
 def _fake(x: Tensor, *args: Any) -> Tensor:
     return _check.empty_like_kernel(x)
 
 
+def _fake_out(*args: Any) -> None:
+    """Writes into its arguments; there is no result."""
+
+
+_SCHEMA = (
+    f"Tensor x, Tensor grad, Tensor origin, str norm, float step, Tensor? steps, {RADIUS_SCHEMA}, {BOX_SCHEMA}, "
+    "Tensor? active, Tensor? mask"
+)
+# An op that is given a gradient formula may not change its arguments, hence the second one.
+register_op("pgd_step", f"({_SCHEMA}) -> Tensor", _default, _fake)
 register_op(
-    "pgd_step",
-    "(Tensor x, Tensor grad, Tensor origin, str norm, float step, Tensor? steps, float radius, Tensor? radii, "
-    "float lower, Tensor? lower_bound, float upper, Tensor? upper_bound) -> Tensor",
-    _default,
-    _fake,
+    "pgd_step_out", f"({_SCHEMA}, Tensor(a!)? velocity, float decay, Tensor(b!) out) -> ()", _default_out, _fake_out
 )
 register_gradient("pgd_step", PgdStepFunction)
 
 
-def _number_or_rows(value: float | Tensor) -> tuple[float, Tensor | None]:
-    """The two arguments of the op for one option, of which the tensor counts if there is one."""
-    return (0.0, value) if isinstance(value, Tensor) else (float(value), None)
-
-
-def _check_arguments(
-    x: Tensor,
-    grad: Tensor,
-    origin: Tensor,
-    norm: str,
-    step: float | Tensor,
-    radius: float | Tensor,
-    lower: float | Tensor,
-    upper: float | Tensor,
-) -> None:
-    _check.floating("x", x)
-    if x.dim() == 0:
-        raise ValueError("x: expected [N, *], got a tensor without dimensions")
+def _check_points(x: Tensor, grad: Tensor, origin: Tensor) -> None:
     _check.like("grad", grad, "x", x)
-    _check.like("origin", origin, "x", x)
-    if norm not in NORMS:
-        raise ValueError(f"norm: expected one of {NORMS}, got {norm!r}")
-    for name, value in (("step", step), ("radius", radius)):
-        if isinstance(value, Tensor) and tuple(value.shape) != (x.shape[0],):
-            raise ValueError(f"{name}: expected a number or [N] with N = {x.shape[0]}, got {list(value.shape)}")
-    if not _may_hold(operator.ge, radius, 0):
-        raise ValueError(f"radius: expected >= 0, got {radius}")
-    for name, bound in (("lower", lower), ("upper", upper)):
-        if isinstance(bound, Tensor) and not _broadcasts_to(bound.shape, x.shape):
-            raise ValueError(f"{name}: expected a number or a tensor that broadcasts to x, got {list(bound.shape)}")
-    if not _may_hold(operator.le, lower, upper):
-        raise ValueError(f"lower: expected at most upper = {upper}, got {lower}")
+    if not isinstance(origin, Tensor) or origin.dtype != torch.uint8:
+        return _check.like("origin", origin, "x", x)
+    _check_place("origin", origin, x)
 
 
-def _may_hold(relation: Callable[[Any, Any], Any], a: float | Tensor, b: float | Tensor) -> bool:
-    """Whether a relation holds, as far as that can be told without asking a device."""
-    tensors = [value for value in (a, b) if isinstance(value, Tensor)]
-    if tensors and (torch.compiler.is_compiling() or any(value.device.type != "cpu" for value in tensors)):
-        return True
-    return bool(relation(a, b).all() if tensors else relation(a, b))
+def _check_place(name: str, value: Tensor, x: Tensor) -> None:
+    """Raises ValueError unless ``value`` has the shape and device of ``x``."""
+    if value.shape != x.shape:
+        raise ValueError(f"{name}: expected the shape of x, {list(x.shape)}, got {list(value.shape)}")
+    if value.device != x.device:
+        raise ValueError(f"{name}: expected the device of x, {x.device}, got {value.device}")
 
 
-def _broadcasts_to(shape: torch.Size, target: torch.Size) -> bool:
-    tail = target[len(target) - len(shape) :]
-    return len(shape) <= len(target) and all(a in (1, b) for a, b in zip(shape, tail, strict=True))
+def _check_choices(x: Tensor, active: Tensor | None, mask: Tensor | None) -> None:
+    for name, value in (("active", active), ("mask", mask)):
+        if value is not None:
+            _check.tensor(name, value)
+            if value.device != x.device:
+                raise ValueError(f"{name}: expected the device of x, {x.device}, got {value.device}")
+    if active is not None and active.dtype != torch.bool:
+        raise TypeError(f"active: expected bool, got {active.dtype}")
+    if active is not None and tuple(active.shape) != (x.shape[0],):
+        raise ValueError(f"active: expected [N] with N = {x.shape[0]}, got {list(active.shape)}")
+    if mask is not None:
+        check_broadcasts("mask", mask, "x", x)
+
+
+def _check_out(out: Tensor, x: Tensor) -> None:
+    _check.tensor("out", out)
+    allowed = (x.dtype, torch.bfloat16, torch.float16) if x.dtype == torch.float32 else (x.dtype,)
+    if out.dtype not in allowed:
+        raise TypeError(f"out: expected {' or '.join(map(str, allowed))} for {x.dtype} x, got {out.dtype}")
+    _check_place("out", out, x)
+    _check_layout("out", out, x)
+
+
+def _check_layout(name: str, value: Tensor, x: Tensor) -> None:
+    """Raises ValueError unless ``value`` can be written in place: dense, in the format of the result for ``x``."""
+    memory_format = _check.kernel_memory_format(x)
+    if not value.is_contiguous(memory_format=memory_format):
+        raise ValueError(f"{name}: expected a dense tensor in {memory_format}, got strides {list(value.stride())}")

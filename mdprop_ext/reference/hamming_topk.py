@@ -1,4 +1,4 @@
-"""hamming_topk, pack_codes and unpack_codes in plain PyTorch."""
+"""hamming_topk, hamming_distance, pack_codes and unpack_codes in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,25 @@ def unpack_codes(packed: Tensor, *, bits: int) -> Tensor:
     return _decode(packed, bits, _byte_bits(packed.device)).contiguous()
 
 
-def hamming_topk(queries: Tensor, codes: Tensor, k: int, *, bits: int) -> tuple[Tensor, Tensor]:
+def hamming_distance(queries: Tensor, codes: Tensor, *, bits: int) -> Tensor:
+    """Distances of all pairs of packed codes; see ``mdprop_ext.ops.hamming_distance``."""
+    with torch.autocast(queries.device.type, enabled=False):
+        # Every partial sum is an integer, exact in float32 up to 2^24.
+        dtype = torch.float32 if bits <= 2**24 else torch.float64
+        signs = _byte_bits(queries.device).to(dtype) * 2 - 1
+        return relaxed_hamming_distance(_decode(queries, bits, signs), _decode(codes, bits, signs)).to(torch.int32)
+
+
+def relaxed_hamming_distance(queries: Tensor, codes: Tensor) -> Tensor:
+    """Distances of all pairs of relaxed codes; see ``mdprop_ext.ops.hamming_distance``."""
+    if queries.dtype != torch.float64:
+        queries, codes = queries.float(), codes.float()
+    return torch.addmm(queries.new_full((1, 1), queries.shape[1] / 2), queries, codes.T, alpha=-0.5)
+
+
+def hamming_topk(
+    queries: Tensor, codes: Tensor, k: int, *, bits: int, groups: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Exact nearest codes; see ``mdprop_ext.ops.hamming_topk``.
 
     With bits as +-1, ``distance = (bits - <q, c>) / 2``. One matrix product a tile of codes gives ``distance * tile +
@@ -33,7 +51,17 @@ def hamming_topk(queries: Tensor, codes: Tensor, k: int, *, bits: int) -> tuple[
     """
     # Keys are exact in the dtype chosen below, and not in the one that autocast would choose.
     with torch.autocast(queries.device.type, enabled=False):
-        return _search(queries, codes, k, bits)
+        if groups is None:
+            return _search(queries, codes, k, bits)
+        distances = torch.empty((queries.shape[0], k), dtype=torch.int32, device=queries.device)
+        indices = torch.empty((queries.shape[0], k), dtype=torch.int64, device=queries.device)
+        (start, *stops), (first, *lasts) = (offsets.tolist() for offsets in groups)
+        for stop, last in zip(stops, lasts, strict=True):
+            found = _search(queries[start:stop], codes[first:last], k, bits)
+            distances[start:stop] = found[0]
+            indices[start:stop] = torch.where(found[1] < 0, -1, found[1] + first)
+            start, first = stop, last
+        return distances, indices
 
 
 def _search(queries: Tensor, codes: Tensor, k: int, bits: int) -> tuple[Tensor, Tensor]:

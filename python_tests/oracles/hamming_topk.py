@@ -1,4 +1,4 @@
-"""The oracles of hamming_topk, pack_codes and unpack_codes: bit by bit, a matrix of all distances, a stable sort."""
+"""The oracles of hamming_topk and its family: bit by bit, a matrix of all distances, a stable sort."""
 
 from __future__ import annotations
 
@@ -22,12 +22,28 @@ def unpack_codes_oracle(packed: Tensor, *, bits: int) -> Tensor:
     return torch.from_numpy(unpacked[:, :bits]) == 1
 
 
-def hamming_topk_oracle(queries: Tensor, codes: Tensor, k: int, *, bits: int) -> tuple[Tensor, Tensor]:
+def hamming_distance_oracle(queries: Tensor, codes: Tensor, *, bits: int) -> Tensor:
     query_bits, code_bits = (unpack_codes_oracle(words, bits=bits).float() for words in (queries, codes))
-    all_distances = torch.cdist(query_bits, code_bits, p=0).to(torch.int16).numpy()
-    order = torch.from_numpy(np.argsort(all_distances, axis=1, kind="stable")[:, :k])
+    return torch.cdist(query_bits, code_bits, p=0).int()
+
+
+def relaxed_hamming_distance_oracle(queries: Tensor, codes: Tensor) -> Tensor:
+    products = queries.double()[:, None, :] * codes.double()[None, :, :]
+    return (queries.shape[1] - products.sum(2)) / 2
+
+
+def hamming_topk_oracle(
+    queries: Tensor, codes: Tensor, k: int, *, bits: int, groups: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    all_distances = hamming_distance_oracle(queries, codes, bits=bits)
     distances = torch.full((queries.shape[0], k), 2**31 - 1, dtype=torch.int32)
     indices = torch.full((queries.shape[0], k), -1)
-    distances[:, : order.shape[1]] = torch.from_numpy(all_distances).int().gather(1, order)
-    indices[:, : order.shape[1]] = order
+    everything = (torch.tensor([0, queries.shape[0]]), torch.tensor([0, codes.shape[0]]))
+    query_offsets, point_offsets = (offsets.tolist() for offsets in groups or everything)
+    for group, first in enumerate(point_offsets[:-1]):
+        rows = slice(query_offsets[group], query_offsets[group + 1])
+        seen = all_distances[rows, first : point_offsets[group + 1]]
+        order = torch.from_numpy(np.argsort(seen.numpy(), axis=1, kind="stable")[:, :k])
+        distances[rows, : order.shape[1]] = seen.gather(1, order)
+        indices[rows, : order.shape[1]] = order + first
     return distances, indices
