@@ -161,7 +161,7 @@ __device__ Moments chunk_moments(const NormForwardJob<T>& job, const ChunkPlace&
 #pragma unroll
   for (int v = 0; v < kWidth; ++v) own[v] = moments.sums(v);
   const Sums sums = block_sums(job.plan, walk.rows(), own, shared.table);
-  const double shift = threadIdx.x < job.plan.block_channels ? shared.shifts[threadIdx.x] : 0;
+  const double shift = walk.owns_channel() ? shared.shifts[threadIdx.x] : 0;
   return moments_of(sums, shift, static_cast<double>(chunk_values(job.args.shape, job.plan, place)));
 }
 

@@ -123,7 +123,7 @@ struct MultiBatchNormWorkspace {
 // What a call on a card needs beside its tensors, for either direction.
 inline int64_t workspace_bytes(MultiBatchNormShape shape, int64_t element_bytes) {
   shape.workspace = nullptr;
-  const MultiBatchNormPlan plan = plan_of(shape, element_bytes, 1);
+  const MultiBatchNormPlan plan = plan_of(shape, element_bytes, 2);  // the one with more chunks
   const int64_t numbers = shape.samples + shape.branches + 1 + shape.branches * (2 * shape.channels + 1) +
                           2 * plan.max_chunks * shape.channels;
   return numbers * static_cast<int64_t>(sizeof(int64_t)) +
