@@ -27,6 +27,8 @@ SHAPES = (
     (200, 300, 64, 300, "euclidean"),
     (4, 50, 16, 3, "sqeuclidean"),
 )
+# Groups, queries and points of each: one search a class.
+GROUPS = (1000, 100, 1000, 64, 10, "sqeuclidean")
 HALF = (500, 10000, 64, 10, "sqeuclidean")
 QUICK = (600, 600, 64, 20, "sqeuclidean")
 
@@ -75,6 +77,7 @@ def cases() -> Iterator[Case]:
         yield case(shape, torch.float32)
     for dtype in (torch.float64, torch.bfloat16):
         yield case(HALF, dtype)
+    yield group_case()
 
 
 def case(shape: tuple[int, int, int, int, str], dtype: torch.dtype) -> Case:
@@ -98,4 +101,27 @@ def case(shape: tuple[int, int, int, int, str], dtype: torch.dtype) -> Case:
         work=2.0 * num_queries * num_points * dim,
         unit="flop/s",
         quick=shape == QUICK,
+    )
+
+
+def group_case() -> Case:
+    """One call against a loop over the groups."""
+    torch.manual_seed(0)
+    num_groups, num_queries, num_points, dim, k, metric = GROUPS
+    queries, points = torch.randn(num_groups * num_queries, dim), torch.randn(num_groups * num_points, dim)
+    offsets = torch.arange(num_groups + 1)
+    groups = (offsets * num_queries, offsets * num_points)
+    pairs = list(zip(queries.split(num_queries), points.split(num_points), strict=True))
+    return Case(
+        op="knn_topk",
+        case=f"{num_groups} groups of {num_queries} x {num_points}, D {dim}, k {k}, {metric}",
+        dtype="float32",
+        ours=lambda: ops.knn_topk(queries, points, k, metric=metric, groups=groups),
+        peers={
+            "reference": lambda: reference(queries, points, k, metric=metric, groups=groups),
+            "addmm_topk": lambda: torch.cat([tiled(q, x, k, metric=metric) for q, x in pairs]),
+        },
+        check=check,
+        work=2.0 * queries.shape[0] * num_points * dim,
+        unit="flop/s",
     )

@@ -80,12 +80,15 @@ def check_hamming_topk(device: str, dtype: torch.dtype) -> None:
 
 
 def check_knn_topk(device: str, dtype: torch.dtype) -> None:
-    """Every metric with duplicated points."""
+    """Every metric with duplicated points, and ragged groups."""
     points = torch.randn(400, 32, device=device).to(dtype)
     points[200:] = points[:200].clone()
     for metric in ("sqeuclidean", "euclidean", "cosine", "dot"):
         result = ops.knn_topk(points[:30], points, 7, metric=metric)
         assert_close(result, knn_reference.knn_topk(points[:30], points, 7, metric=metric), dtype)
+    groups = torch.tensor([0, 10, 10, 30], device=device), torch.tensor([0, 5, 90, 400], device=device)
+    result = ops.knn_topk(points[:30], points, 7, metric="cosine", groups=groups)
+    assert_close(result, knn_reference.knn_topk(points[:30], points, 7, metric="cosine", groups=groups), dtype)
 
 
 def check_gradients(device: str, dtype: torch.dtype) -> None:

@@ -27,6 +27,8 @@ class Sample:
         """The same sample with every tensor changed."""
 
         def apply(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(apply, value))
             return change(value) if isinstance(value, Tensor) else value
 
         return Sample(

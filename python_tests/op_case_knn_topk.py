@@ -25,7 +25,20 @@ SHAPES = {
     "all_points": (5, 40, 8, 40),
     "too_few_points": (5, 9, 1, 12),
     "large": (14, 10007, 130, 10),
+    "many_neighbours": (7, 5003, 6, 2048),
 }
+
+# Sizes (queries, points) of groups: empty on either side, too few points, single rows; and one worth all threads.
+GROUPS = {
+    "groups": ((5, 40), (0, 7), (3, 0), (1, 2), (0, 0), (13, 90), (1, 300)),
+    "large_group": ((2, 30), (120, 20011), (7, 50)),
+}
+
+
+def offsets(sizes: tuple[tuple[int, int], ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Query offsets and point offsets of groups of these sizes."""
+    table = torch.tensor([(0, 0), *sizes]).cumsum(0)
+    return table[:, 0].contiguous(), table[:, 1].contiguous()
 
 
 def samples(dtype: torch.dtype) -> Iterator[Sample]:
@@ -36,6 +49,11 @@ def samples(dtype: torch.dtype) -> Iterator[Sample]:
             if name == "large" and dtype not in (torch.float32, torch.float64):
                 continue
             yield Sample(f"{name}-{metric}", (queries, points, k), {"metric": metric}, f"{name}")
+    for name, sizes in GROUPS.items():
+        groups = offsets(sizes)
+        queries, points = (torch.randn(int(ends[-1]), 7).to(dtype) for ends in groups)
+        for metric in METRICS if name == "groups" else ("euclidean",):
+            yield Sample(f"{name}-{metric}", (queries, points, 6), {"metric": metric, "groups": groups}, name)
     # Small integers: distances are exact in any order, with ties everywhere.
     ties = (torch.randint(-1, 2, (20, 4)).to(dtype), torch.randint(-1, 2, (300, 4)).to(dtype), 50)
     equal = (torch.ones(4, 6, dtype=dtype), torch.ones(400, 6, dtype=dtype), 30)
@@ -51,10 +69,12 @@ def samples(dtype: torch.dtype) -> Iterator[Sample]:
         yield Sample(f"no_queries-{metric}", (special[:0], special, 3), {"metric": metric}, "empty")
         yield Sample(f"no_points-{metric}", (special, special[:0], 3), {"metric": metric}, "empty")
         yield Sample(f"no_features-{metric}", (special[:, :0], special[:, :0], 3), {"metric": metric}, "empty")
+        options = {"metric": metric, "groups": offsets(())}
+        yield Sample(f"no_groups-{metric}", (special[:0], special[:0], 3), options, "empty")
 
 
 def raw_args(sample: Sample) -> tuple[Any, ...]:
-    return (*sample.args, sample.kwargs["metric"])
+    return (*sample.args, sample.kwargs["metric"], *sample.kwargs.get("groups", (None, None)))
 
 
 def gradcheck_samples() -> Iterator[Sample]:
@@ -62,10 +82,20 @@ def gradcheck_samples() -> Iterator[Sample]:
         for k in (3, 7):
             args = (torch.randn(4, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64), k)
             yield Sample(f"gradcheck-{metric}-{k}", args, {"metric": metric})
+        args = (torch.randn(4, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64), 2)
+        groups = offsets(((1, 2), (0, 1), (3, 4)))
+        yield Sample(f"gradcheck-{metric}-groups", args, {"metric": metric, "groups": groups})
 
 
 X = torch.zeros(4, 3)
 OPTIONS = {"metric": "dot"}
+
+
+def bad_groups(error: type[Exception], match: str, *groups: Any) -> BadCall:
+    return BadCall(error, match, (X, X, 1), {"metric": "dot", "groups": groups})
+
+
+ENDS = torch.tensor([0, 4])
 
 KNN_TOPK = OpCase(
     name="knn_topk",
@@ -82,7 +112,7 @@ KNN_TOPK = OpCase(
         torch.float16: (1.2e-7, 1e-15),
     },
     reason="the order of float64 additions, seen in the last bit of float32 at most; indices must be equal",
-    variants=frozenset({*SHAPES, "ties", "far", "special", "empty"}),
+    variants=frozenset({*SHAPES, *GROUPS, "ties", "far", "special", "empty"}),
     differentiable=(0, 1),
     gradcheck_samples=gradcheck_samples,
     errors=(
@@ -103,5 +133,23 @@ KNN_TOPK = OpCase(
         BadCall(ValueError, "k: expected at least 1, got 0", (X, X, 0), OPTIONS),
         BadCall(TypeError, "k: expected an int, got float", (X, X, 1.0), OPTIONS),
         BadCall(ValueError, "metric: expected one of .*got 'l3'", (X, X, 1), {"metric": "l3"}),
+        BadCall(TypeError, "groups: expected a pair .*got list", (X, X, 1), {"metric": "dot", "groups": [ENDS, ENDS]}),
+        bad_groups(TypeError, "groups: expected a pair .*got tuple", ENDS, ENDS, ENDS),
+        bad_groups(TypeError, "groups: point_offsets: expected a tensor, got list", ENDS, [0, 4]),
+        bad_groups(TypeError, "groups: query_offsets: expected int64, got torch.int32", ENDS.int(), ENDS),
+        bad_groups(ValueError, r"groups: query_offsets: expected \[G \+ 1\].*got \[1, 2\]", ENDS[None], ENDS),
+        bad_groups(ValueError, r"groups: point_offsets: expected \[G \+ 1\].*got \[0\]", ENDS, ENDS[:0]),
+        bad_groups(ValueError, "groups: point_offsets: expected the device.*cpu, got meta", ENDS, ENDS.to("meta")),
+        bad_groups(ValueError, "groups: expected offsets of one length, got 2 and 3", ENDS, torch.tensor([0, 1, 4])),
+        bad_groups(ValueError, "groups: query_offsets: expected values from 0 to 4, got 1 to 4", ENDS.clamp(1), ENDS),
+        bad_groups(
+            ValueError, "groups: point_offsets: expected values from 0 to 4, got 0 to 3", ENDS, ENDS.clamp(0, 3)
+        ),
+        bad_groups(
+            ValueError,
+            "groups: query_offsets: expected values that do not decrease, got 3 before 2",
+            torch.tensor([0, 3, 2, 4]),
+            torch.tensor([0, 1, 2, 4]),
+        ),
     ),
 )

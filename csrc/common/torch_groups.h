@@ -3,21 +3,23 @@
 
 #include <optional>
 
+#include "common/torch_device.h"
 #include "common/torch_stable.h"
 
 namespace mdprop {
 
-// Dense and checked offsets; kernels use them as addresses. Without offsets all rows are one group.
+// Dense and checked offsets; kernels use them as addresses. Without offsets all rows are one group. On a card the host
+// cannot read values, so a kernel checks them.
 class Groups {
  public:
   // Offsets int64 [G + 1], which increase from 0 to the number of rows; both or none.
-  Groups(const char* op, const std::optional<Tensor>& query_offsets, const std::optional<Tensor>& point_offsets,
-         int64_t num_queries, int64_t num_points) {
+  Groups(const char* op, const DeviceScope& device, const std::optional<Tensor>& query_offsets,
+         const std::optional<Tensor>& point_offsets, int64_t num_queries, int64_t num_points) {
     STD_TORCH_CHECK(query_offsets.has_value() == point_offsets.has_value(), op,
                     ": query_offsets and point_offsets must be given together");
     if (!query_offsets.has_value()) return;
-    query_offsets_ = checked(op, "query_offsets", *query_offsets, num_queries);
-    point_offsets_ = checked(op, "point_offsets", *point_offsets, num_points);
+    query_offsets_ = checked(op, device, "query_offsets", *query_offsets, num_queries);
+    point_offsets_ = checked(op, device, "point_offsets", *point_offsets, num_points);
     STD_TORCH_CHECK(query_offsets_->size(0) == point_offsets_->size(0), op,
                     ": query_offsets and point_offsets must have one length, got ", query_offsets_->size(0), " and ",
                     point_offsets_->size(0));
@@ -28,10 +30,12 @@ class Groups {
   int64_t count() const { return query_offsets_.has_value() ? query_offsets_->size(0) - 1 : 1; }
 
  private:
-  static Tensor checked(const char* op, const char* name, const Tensor& offsets, int64_t rows) {
+  static Tensor checked(const char* op, const DeviceScope& device, const char* name, const Tensor& offsets,
+                        int64_t rows) {
     STD_TORCH_CHECK(offsets.scalar_type() == ScalarType::Long && offsets.dim() == 1 && offsets.size(0) >= 1, op, ": ",
                     name, " must be int64 [G + 1]");
     const Tensor dense = torch::stable::contiguous(offsets);
+    if (device.cuda()) return dense;
     const int64_t* values = data<int64_t>(dense);
     const int64_t last = dense.size(0) - 1;
     STD_TORCH_CHECK(values[0] == 0 && values[last] == rows, op, ": ", name, " must run from 0 to ", rows, ", got ",

@@ -5,7 +5,8 @@
 // the rest is index -1 and distance kNoDistance. With groups a query sees the codes of its own group alone, and an
 // index is still a row of `codes`. The result is exact, hence the same for every number of threads and instruction set.
 // Cost: about bits / 48 vector instructions per 8 pairs with AVX-512. Scratch memory on the CPU, whatever Q, N and the
-// groups: at most 2 kHammingTileBytes a thread, or 64 (k + bits) bytes where that is more, and kHammingMergeBytes.
+// groups: at most 2 kHammingTileBytes a thread, or 64 (k + bits) bytes where that is more, and kHammingMergeBytes. On a
+// card: at most 224 MiB, and 8 bytes a group (hamming_topk_plan.h); k / 2048 scans of the codes.
 //
 // hamming_distance: all distances of Q x N pairs.
 //
@@ -40,6 +41,9 @@ struct HammingTopkArgs {
   int64_t num_groups;            // G >= 0; 1 without offsets
   int64_t k;                     // >= 1
   int64_t bits;                  // 1 <= bits < 2^31
+  // On a card only:
+  int64_t partial_bytes = int64_t{64} << 20;  // of the workspace, for neighbours by query and part of the codes
+  unsigned char* workspace = nullptr;         // hamming_topk_workspace(args) bytes, aligned to 16
 };
 
 // Word is uint64_t. Inputs as for hamming_topk.
@@ -71,9 +75,9 @@ struct UnpackCodesArgs {
   int64_t bits;            // K
 };
 
-MDPROP_DECLARE_CPU(hamming_topk, HammingTopkArgs)
-MDPROP_DECLARE_CPU(hamming_distance, HammingDistanceArgs)
-MDPROP_DECLARE_CPU(pack_codes, PackCodesArgs)
-MDPROP_DECLARE_CPU(unpack_codes, UnpackCodesArgs)
+MDPROP_DECLARE_KERNELS(hamming_topk, HammingTopkArgs)
+MDPROP_DECLARE_KERNELS(hamming_distance, HammingDistanceArgs)
+MDPROP_DECLARE_KERNELS(pack_codes, PackCodesArgs)
+MDPROP_DECLARE_KERNELS(unpack_codes, UnpackCodesArgs)
 
 }  // namespace mdprop

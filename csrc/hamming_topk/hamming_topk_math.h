@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/macros.h"
+#include "common/numeric.h"
 
 MDPROP_ISA_BEGIN
 
@@ -39,6 +40,23 @@ MDPROP_HOST_DEVICE int32_t code_distance(const uint64_t* query, const uint64_t* 
   int32_t distance = popcount((query[words - 1] ^ code[words - 1]) & last_mask);
   for (int64_t word = 0; word < words - 1; ++word) distance += popcount(query[word] ^ code[word]);
   return distance;
+}
+
+// Whether a number is a 1 of a binary code: NaN is not.
+template <typename T>
+MDPROP_HOST_DEVICE bool is_positive(T value) {
+  return value > T(0);
+}
+// Half types by their bits: a positive number is above zero and at most infinity.
+MDPROP_HOST_DEVICE bool is_positive(Half value) { return static_cast<uint16_t>(value.bits - 1) < 0x7c00; }
+MDPROP_HOST_DEVICE bool is_positive(BFloat16 value) { return static_cast<uint16_t>(value.bits - 1) < 0x7f80; }
+
+// Eight bits to eight bytes of 0 or 1: each byte of the product keeps its own bit, which then moves to the lowest
+// place.
+MDPROP_HOST_DEVICE uint64_t scatter_bits(uint64_t bits) {
+  constexpr uint64_t kLowBits = 0x0101010101010101u;  // the lowest bit of each of eight bytes
+  const uint64_t own = (bits & 0xffu) * kLowBits & 0x8040201008040201u;
+  return (own + 0x7f7f7f7f7f7f7f7fu) >> 7 & kLowBits;
 }
 
 MDPROP_ISA_END

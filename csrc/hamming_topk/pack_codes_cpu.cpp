@@ -9,28 +9,12 @@ namespace mdprop::MDPROP_ISA {
 namespace {
 
 constexpr int64_t kBitsPerTask = int64_t{1} << 15;
-constexpr uint64_t kLowBits = 0x0101010101010101u;  // the lowest bit of each of eight bytes
-
-template <typename T>
-uint8_t is_positive(T value) {
-  return value > T(0) ? 1 : 0;
-}
-// Half types by their bits: a positive number is above zero and at most infinity.
-uint8_t is_positive(Half value) { return static_cast<uint16_t>(value.bits - 1) < 0x7c00 ? 1 : 0; }
-uint8_t is_positive(BFloat16 value) { return static_cast<uint16_t>(value.bits - 1) < 0x7f80 ? 1 : 0; }
 
 // Eight bytes of 0 or 1 to eight bits: the product gathers byte i at bit 56 + i, and no two terms meet.
 uint64_t gather_bits(const uint8_t* flags) {
   uint64_t bytes;
   std::memcpy(&bytes, flags, sizeof(bytes));
   return bytes * 0x0102040810204080u >> 56;
-}
-
-// Eight bits to eight bytes of 0 or 1: each byte of the product keeps its own bit, which then moves to the lowest
-// place.
-uint64_t scatter_bits(uint64_t bits) {
-  const uint64_t own = (bits & 0xffu) * kLowBits & 0x8040201008040201u;
-  return (own + 0x7f7f7f7f7f7f7f7fu) >> 7 & kLowBits;
 }
 
 // `count` <= 64 values to one word.

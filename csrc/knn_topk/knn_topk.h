@@ -7,8 +7,9 @@
 //   kCosine            1 - <q, x> / (|q| |x|) in [0, 2], 1 where a norm is 0
 //   kDot               -<q, x>
 // -0 is +0. NaN comes after infinity; the lower index wins a tie; with fewer than k points the rest is index
-// kNoNeighbour at distance infinity. The bits of the result are equal for every thread count and instruction set. Cost:
-// Q * N * D multiply-adds in acc_t<T>, and about k distances in fp64 a query; O(k) memory a query in flight.
+// kNoNeighbour at distance infinity. With groups, the queries of a group see its points only; groups may be empty. The
+// bits of the result are equal for every thread count and instruction set. Cost: Q * N * D multiply-adds in acc_t<T>,
+// and about k distances in fp64 a query; scratch memory is bounded whatever Q and N are (knn_topk_plan.h).
 //
 // knn_topk_backward: gradients of sum(grad * distances) for the neighbours found, summed in fp64 in the order of the
 // pairs (query, rank) without atomics. The euclidean distance has gradient 0 at 0, the cosine distance at a zero
@@ -38,6 +39,11 @@ struct KnnTopkArgs {
   int64_t dim;          // D >= 0
   int64_t k;            // >= 1
   KnnMetric metric;
+  // Group g holds the rows from offset g up to offset g + 1, which never decrease. Null: one group of all rows.
+  const int64_t* query_offsets = nullptr;  // [G + 1], from 0 to Q
+  const int64_t* point_offsets = nullptr;  // [G + 1], from 0 to N
+  int64_t num_groups = 1;                  // G >= 0
+  void* workspace = nullptr;               // CUDA only: knn_topk_workspace(args) bytes (knn_topk_cuda_plan.h)
 };
 
 template <typename T>
@@ -56,7 +62,7 @@ struct KnnTopkBackwardArgs {
   KnnMetric metric;
 };
 
-MDPROP_DECLARE_CPU(knn_topk, KnnTopkArgs)
+MDPROP_DECLARE_KERNELS(knn_topk, KnnTopkArgs)
 MDPROP_DECLARE_CPU(knn_topk_backward, KnnTopkBackwardArgs)
 
 }  // namespace mdprop

@@ -3,20 +3,12 @@
 // the pairs.
 #include "knn_topk/knn_topk.h"
 
-#include <cmath>
-
 #include "common/parallel.h"
 #include "common/scratch.h"
-#include "knn_topk/knn_topk_math.h"
+#include "knn_topk/knn_topk_sums.h"
 
 namespace mdprop::MDPROP_ISA {
 namespace {
-
-// grad * d(distance)/d(query) = across * (point - shift * query) + query_own * query, and the same for the point with
-// the rows exchanged; shift is 1 for the euclidean metrics, so that near rows do not cancel, else 0.
-struct PairWeights {
-  double across, query_own, point_own;
-};
 
 template <typename T>
 class Backward {
@@ -24,9 +16,7 @@ class Backward {
 
  public:
   explicit Backward(const KnnTopkBackwardArgs<T>& args)
-      : args_(args),
-        shift_(args.metric == KnnMetric::kSquaredEuclidean || args.metric == KnnMetric::kEuclidean ? 1.0 : 0.0),
-        weights_(args.num_queries * args.k) {}
+      : args_(args), shift_(is_euclidean(args.metric) ? 1.0 : 0.0), weights_(args.num_queries * args.k) {}
 
   void run() {
     const int64_t row_grain = 1 + (1 << 15) / (args_.k * (args_.dim + 1));
@@ -44,21 +34,13 @@ class Backward {
     const double distance = args_.distances[pair];
     const T* q = args_.queries + query * args_.dim;
     const T* x = args_.points + args_.indices[pair] * args_.dim;
-    switch (args_.metric) {
-      case KnnMetric::kSquaredEuclidean:
-        return {-2 * grad, 0, 0};
-      case KnnMetric::kEuclidean:
-        return {distance == 0 ? 0 : -grad / distance, 0, 0};
-      case KnnMetric::kDot:
-        return {-grad, 0, 0};
-      default: {
-        const double query_square = dot_product(q, q, args_.dim), point_square = dot_product(x, x, args_.dim);
-        if (query_square == 0 || point_square == 0) return {0, 0, 0};
-        const double inverse = 1 / (std::sqrt(query_square) * std::sqrt(point_square));
-        const double cosine = dot_product(q, x, args_.dim) * inverse;
-        return {-grad * inverse, grad * cosine / query_square, grad * cosine / point_square};
-      }
+    double product = 0, query_square = 0, point_square = 0;
+    if (args_.metric == KnnMetric::kCosine) {
+      product = dot_product(q, x, args_.dim);
+      query_square = dot_product(q, q, args_.dim);
+      point_square = dot_product(x, x, args_.dim);
     }
+    return pair_weights(args_.metric, grad, distance, product, query_square, point_square);
   }
 
   // sum += across * (other - shift * own) + own_weight * own

@@ -2,26 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "common/scratch.h"
 #include "common/topk.h"
-#include "knn_topk/knn_topk_math.h"
+#include "knn_topk/knn_topk_sums.h"
 
 MDPROP_ISA_BEGIN
-
-// Integers in the order of the values of A, NaN last: integer loops vectorise where floating-point minima do not.
-template <typename A>
-struct Order {
-  using Key = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;
-  static constexpr Key kLast = static_cast<Key>(~(std::make_unsigned_t<Key>{1} << (8 * sizeof(Key) - 1)));
-
-  static Key key(A value) {
-    const Key bits = bit_cast<Key>(value);
-    return value != value ? kLast : bits < 0 ? bits ^ kLast : bits;
-  }
-  static A value(Key key) { return bit_cast<A>(key < 0 ? key ^ kLast : key); }
-};
 
 // A bound with at least k keys at or below it, and few more than k; by bisection, as it needs not be one of the keys.
 template <typename Key>
@@ -49,6 +35,7 @@ Key kth_key_bound(const Key* keys, int64_t size, int64_t k) {
 template <typename A>
 struct CandidateList {
   A* lower;        // [capacity] the filter's a(x), in increasing order of index
+  A* upper;        // [capacity] a(x) + 2 reach(x), NaN where unbounded
   int32_t* index;  // [capacity]
   int64_t size;
   A threshold;  // x with a(x) > threshold is excluded; infinite until k candidates with a finite bound came
@@ -61,16 +48,15 @@ class Pruner {
   using Key = typename Order<A>::Key;
 
  public:
-  // width: [N], 2 reach of each point, NaN where unbounded.
-  Pruner(const KnnTopkArgs<T>& args, const A* width, int64_t k, int64_t capacity)
-      : args_(args), width_(width), k_(k), keys_(capacity), exact_(capacity), neighbours_(capacity) {}
+  Pruner(const KnnTopkArgs<T>& args, int64_t k, int64_t capacity)
+      : args_(args), k_(k), keys_(capacity), exact_(capacity), neighbours_(capacity) {}
 
   // Lowers the threshold to the k-th smallest upper bound and drops what lies above it.
   void tighten(CandidateList<A>& list, A allowance) {
     if (list.size < k_ || k_ == 0) return;
-    for (int64_t i = 0; i < list.size; ++i) keys_[i] = Order<A>::key(list.lower[i] + width_[list.index[i]]);
+    for (int64_t i = 0; i < list.size; ++i) keys_[i] = Order<A>::key(list.upper[i]);
     const Key bound = kth_key_bound(keys_.data(), list.size, k_);
-    // NaN plus anything and infinity give no threshold.
+    // NaN and infinity give no threshold.
     const A threshold = Order<A>::value(bound) + allowance;
     if (threshold < list.threshold) list.threshold = threshold;
     keep(list, [&](int64_t i) { return !(list.lower[i] > list.threshold); });
@@ -102,7 +88,7 @@ class Pruner {
     const T* row = args_.queries + query * args_.dim;
     for (int64_t i = 0; i < list.size; ++i) {
       const T* point = args_.points + list.index[i] * args_.dim;
-      neighbours_[i] = {round_distance<T>(pair_distance(args_.metric, row, query_square, point, args_.dim)),
+      neighbours_[i] = {round_distance<A>(pair_distance(args_.metric, row, query_square, point, args_.dim)),
                         list.index[i]};
     }
   }
@@ -113,6 +99,7 @@ class Pruner {
     for (int64_t i = 0; i < list.size; ++i) {
       const bool stays = wanted(i);
       list.lower[kept] = list.lower[i];
+      list.upper[kept] = list.upper[i];
       list.index[kept] = list.index[i];
       kept += stays;
     }
@@ -120,7 +107,6 @@ class Pruner {
   }
 
   const KnnTopkArgs<T>& args_;
-  const A* width_;
   int64_t k_;
   Scratch<Key> keys_;
   Scratch<Neighbour<A>> exact_, neighbours_;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "common/simd.h"
+#include "knn_topk/knn_topk_bound.h"
 #include "knn_topk/knn_topk_candidates.h"
 
 MDPROP_ISA_BEGIN
@@ -72,6 +73,32 @@ class RowTransform {
 
   FilterBound<A> bound_;
   Scratch<A> centre_;  // [D]
+};
+
+// A tile of points in filter form.
+template <typename A>
+struct PackedTile {
+  A* values;  // [D, kPoints]
+  A* bias;    // [kPoints]
+  A* width;   // [kPoints] 2 reach, NaN where unbounded
+};
+
+// Several tiles, so that a panel of queries meets them in the cache.
+template <typename A>
+class PackedBlock {
+  static constexpr int64_t kPoints = Block<A>::kPoints;
+
+ public:
+  PackedBlock(int64_t tiles, int64_t dim)
+      : dim_(dim), values_(tiles * kPoints * dim), bias_(tiles * kPoints), width_(tiles * kPoints) {}
+
+  PackedTile<A> tile(int64_t t) {
+    return {values_.data() + t * kPoints * dim_, bias_.data() + t * kPoints, width_.data() + t * kPoints};
+  }
+
+ private:
+  int64_t dim_;
+  Scratch<A> values_, bias_, width_;
 };
 
 // sums[r][v] = bias + panel[., r] . tile[., v]; panels hold negated queries.

@@ -1,163 +1,66 @@
-// The distances of knn_topk in fp64, and the rounding bound of its fp32 (fp64 for fp64) filter.
+// The formulas of one pair and of its gradient, in fp64, and distances as integers in their order.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <type_traits>
 
 #include "common/numeric.h"
-#include "common/simd.h"
 #include "knn_topk/knn_topk.h"
 
 MDPROP_ISA_BEGIN
 
-// Eight partial sums, added in a fixed order: every instruction set gives the same bits.
-typedef double SumLanes __attribute__((vector_size(64)));
-
-inline double sum_lanes(const SumLanes& lanes) {
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+MDPROP_HOST_DEVICE bool is_euclidean(KnnMetric metric) {
+  return metric == KnnMetric::kSquaredEuclidean || metric == KnnMetric::kEuclidean;
 }
 
-// Eight values, widened exactly.
-template <typename T>
-inline void load_lanes(const T* from, SumLanes* lanes) {
-  typedef acc_t<T> Values __attribute__((vector_size(8 * sizeof(acc_t<T>))));
-  Values values;
-  if constexpr (sizeof(T) == sizeof(acc_t<T>)) {
-    std::memcpy(&values, from, sizeof(values));
-  } else {
-    acc_t<T> buffer[8];
-    widen_tile(from, buffer, 8);
-    std::memcpy(&values, buffer, sizeof(values));
-  }
-#if defined(__AVX512F__)
-  if constexpr (sizeof(acc_t<T>) == 4) {
-    *lanes = _mm512_maskz_cvtps_pd(0xff, values);  // gcc makes four instructions of the line below
-    return;
-  }
-#endif
-  *lanes = __builtin_convertvector(values, SumLanes);
-}
-
-// Adds term(a[i], b[i]) to lane i % 8 for every i, then the lanes. Zeros fill the last lanes: terms of two zeros must
-// be 0.
-template <typename T, typename Term>
-inline double sum_terms(const T* a, const T* b, int64_t dim, const Term& term) {
-  SumLanes sum = {}, x, y;
-  int64_t i = 0;
-  for (; i + 8 <= dim; i += 8) {
-    load_lanes(a + i, &x);
-    load_lanes(b + i, &y);
-    term(x, y, &sum);
-  }
-  if (i < dim) {
-    T a_tail[8] = {}, b_tail[8] = {};
-    std::memcpy(a_tail, a + i, (dim - i) * sizeof(T));
-    std::memcpy(b_tail, b + i, (dim - i) * sizeof(T));
-    load_lanes(a_tail, &x);
-    load_lanes(b_tail, &y);
-    term(x, y, &sum);
-  }
-  return sum_lanes(sum);
-}
-
-template <typename T>
-inline double dot_product(const T* a, const T* b, int64_t dim) {
-  return sum_terms(a, b, dim, [](const SumLanes& x, const SumLanes& y, SumLanes* sum) { *sum += x * y; });
-}
-
-template <typename T>
-inline double squared_distance(const T* a, const T* b, int64_t dim) {
-  return sum_terms(a, b, dim, [](const SumLanes& x, const SumLanes& y, SumLanes* sum) {
-    const SumLanes difference = x - y;
-    *sum += difference * difference;
-  });
-}
-
-// The distance that decides, before its one rounding to acc_t<T>. query_square is <q, q>; only the cosine reads it.
-template <typename T>
-inline double pair_distance(KnnMetric metric, const T* query, double query_square, const T* point, int64_t dim) {
-  if (metric == KnnMetric::kDot) return -dot_product(query, point, dim);
-  if (metric == KnnMetric::kCosine) {
-    const double point_square = dot_product(point, point, dim);
-    if (query_square == 0 || point_square == 0) return 1;
-    const double cosine = dot_product(query, point, dim) / (std::sqrt(query_square) * std::sqrt(point_square));
-    const double distance = 1 - cosine;
-    return distance < 0 ? 0 : distance > 2 ? 2 : distance;
-  }
-  const double square = squared_distance(query, point, dim);
-  return metric == KnnMetric::kEuclidean ? std::sqrt(square) : square;
+// The distance before its one rounding. sum: of (q - x)^2 for the euclidean metrics, else <q, x>. Only the cosine reads
+// <q, q> and <x, x>.
+MDPROP_HOST_DEVICE double distance_from_sums(KnnMetric metric, double sum, double query_square, double point_square) {
+  if (metric == KnnMetric::kSquaredEuclidean) return sum;
+  if (metric == KnnMetric::kEuclidean) return std::sqrt(sum);
+  if (metric == KnnMetric::kDot) return -sum;
+  if (query_square == 0 || point_square == 0) return 1;
+  const double distance = 1 - sum / (std::sqrt(query_square) * std::sqrt(point_square));
+  return distance < 0 ? 0 : distance > 2 ? 2 : distance;
 }
 
 // Rounds once; adding zero turns -0 into +0.
-template <typename T>
-inline acc_t<T> round_distance(double distance) {
-  return static_cast<acc_t<T>>(distance) + acc_t<T>(0);
+template <typename A>
+MDPROP_HOST_DEVICE A round_distance(double distance) {
+  return static_cast<A>(distance) + A(0);
 }
 
-// The filter. Every metric becomes a score that increases with the distance of a fixed query, an affine function of one
-// inner product, which is computed in acc_t<T> with unit roundoff u:
-//   euclidean  s = |X|^2 / 2 - <P, X>, with X = x - c, P = q - c for a centre c near the points: d^2 = |P|^2 + 2 s
-//   cosine     s = -<q/|q|, x/|x|>:                                                             d = 1 + s
-//   dot        s = -<q/|q|, x>:                                                                 d = |q| s
-// The kernel computes a = bias(x) - sum p_i x_i, where bias(x) = [|X|^2 / 2] - reach(x), reach(x) = g m(x) + eta, and
-// m(x) is |X|^2, 1 and |x| respectively.
-//
-// Claim: with g = (2 D + 64) u and eta = (4 D + 16) times the smallest normal number, if
-//   a(x) > a(y) + 2 reach(y) + allowance(q),  allowance = 2 (g |P|^2 + eta), 2 eta, 2 eta (1 + 1 / |q|) respectively,
-// then the rounded distance of y is strictly smaller than that of x. So k such y exclude x, whatever its index.
-//
-// Why. The chain of D multiply-adds, fused or not, errs by at most (D + 1) u (|bias| + sum |p_i x_i|) to first order; u
-// covers fp64's own roundoff too.
-//
-// Euclidean: centring is correct to 2u and |X|^2 to (D / 8 + 8) u. As |P| |X| <= (|P|^2 + |X|^2) / 2, this gives
-// |a - (s - reach)| <= (1.5 D + 8) u |X|^2 + (0.5 D + 3) u |P|^2. The fp64 formula errs in s by (D / 8 + 8) u d^2 at
-// most, and distances round to distinct numbers once squares differ by 4u d^2, scores by 2u d^2, where
-// d^2 <= 2 |P|^2 + 2 |X|^2: together (D / 4 + 20) u (|P|^2 + |X|^2). Comparing adds 3u |s|. The sum,
-// (1.75 D + 34) u |X|^2 + (0.75 D + 26) u |P|^2, is below g (|X|^2 + |P|^2), and the terms in u^2 fit between the two
-// while D u <= 2^-6 (kMaxFilterDim).
-//
-// Cosine and dot: queries are units. Normalising errs by (D / 16 + 8) u a side, the chain by (D + 2) u m, the fp64
-// formula by (D / 4 + 14) u m, distinct rounding needs 4u m: below g m again. Clipping to [0, 2], where the real
-// cosine distance lies, cannot increase an error.
-//
-// eta covers underflow, also where subnormals are flushed; 1 / |q| scales it back for the dot. Overflow cannot occur:
-// rows whose squared norm is outside [kSmallestSquare, kLargestSquare], save exact zeros, are never excluded (NaN bias;
-// infinite allowance), and neither is any row with a NaN or an infinity.
+// Integers in the order of the values of A, NaN last: integer loops vectorise where floating-point minima do not, and
+// digits of integers can be counted.
 template <typename A>
-struct FilterBound {
-  static constexpr bool kDouble = sizeof(A) == 8;
-  static constexpr double kUnit = kDouble ? 0x1p-53 : 0x1p-24;
-  static constexpr double kSmallestNormal = kDouble ? 0x1p-1022 : 0x1p-126;
-  static constexpr double kSmallestSquare = kDouble ? 0x1p-900 : 0x1p-200;
-  static constexpr double kLargestSquare = kDouble ? 0x1p900 : 0x1p100;
-  static constexpr int64_t kMaxFilterDim = int64_t{1} << 18;
+struct Order {
+  using Key = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;
+  static constexpr Key kLast = static_cast<Key>(~(std::make_unsigned_t<Key>{1} << (8 * sizeof(Key) - 1)));
 
-  FilterBound(KnnMetric metric, int64_t dim)
-      : metric(metric),
-        usable_dim(dim <= kMaxFilterDim),
-        relative((2.0 * dim + 64) * kUnit),
-        absolute((4.0 * dim + 16) * kSmallestNormal) {}
-
-  bool usable(double square) const {
-    return usable_dim && (square == 0 || (square >= kSmallestSquare && square <= kLargestSquare));
+  static MDPROP_HOST_DEVICE Key key(A value) {
+    const Key bits = bit_cast<Key>(value);
+    return value != value ? kLast : bits < 0 ? bits ^ kLast : bits;
   }
-  bool euclidean() const { return metric == KnnMetric::kSquaredEuclidean || metric == KnnMetric::kEuclidean; }
-  double reach(double square) const {
-    const double size = euclidean() ? square : metric == KnnMetric::kCosine ? 1.0 : std::sqrt(square);
-    return relative * size + absolute;
-  }
-  double bias(double square) const { return (euclidean() ? square / 2 : 0.0) - reach(square); }
-  double allowance(double square) const {
-    if (euclidean()) return 2 * (relative * square + absolute);
-    if (metric == KnnMetric::kCosine || square == 0) return 2 * absolute;
-    return 2 * absolute * (1 + 1 / std::sqrt(square));
-  }
-
-  KnnMetric metric;
-  bool usable_dim;
-  double relative;
-  double absolute;
+  static MDPROP_HOST_DEVICE A value(Key key) { return bit_cast<A>(key < 0 ? key ^ kLast : key); }
 };
+
+// grad * d(distance)/d(query) = across * (point - shift * query) + query_own * query, and the same for the point with
+// the rows exchanged; shift is 1 for the euclidean metrics, so that near rows do not cancel, else 0.
+struct PairWeights {
+  double across, query_own, point_own;
+};
+
+// Only the cosine reads <q, x>, <q, q> and <x, x>.
+MDPROP_HOST_DEVICE PairWeights pair_weights(KnnMetric metric, double grad, double distance, double product,
+                                            double query_square, double point_square) {
+  if (metric == KnnMetric::kSquaredEuclidean) return {-2 * grad, 0, 0};
+  if (metric == KnnMetric::kEuclidean) return {distance == 0 ? 0 : -grad / distance, 0, 0};
+  if (metric == KnnMetric::kDot) return {-grad, 0, 0};
+  if (query_square == 0 || point_square == 0) return {0, 0, 0};
+  const double inverse = 1 / (std::sqrt(query_square) * std::sqrt(point_square));
+  const double cosine = product * inverse;
+  return {-grad * inverse, grad * cosine / query_square, grad * cosine / point_square};
+}
 
 MDPROP_ISA_END

@@ -4,7 +4,8 @@
 #include <string>
 #include <tuple>
 
-#include "common/torch_stable.h"
+#include "common/torch_device.h"
+#include "common/torch_groups.h"
 
 namespace mdprop {
 namespace {
@@ -25,9 +26,12 @@ void check_rows(const Tensor& queries, const Tensor& points) {
                   points.size(0));
 }
 
-// queries [Q, D], points [N, D] -> distances [Q, k], indices int64 [Q, k]
-std::tuple<Tensor, Tensor> forward(Tensor queries, Tensor points, int64_t k, std::string metric) {
+// queries [Q, D], points [N, D], offsets [G + 1] or none -> distances [Q, k], indices int64 [Q, k]
+std::tuple<Tensor, Tensor> forward(Tensor queries, Tensor points, int64_t k, std::string metric,
+                                   std::optional<Tensor> query_offsets, std::optional<Tensor> point_offsets) {
   check_rows(queries, points);
+  const DeviceScope device(queries);
+  const Groups groups("knn_topk", device, query_offsets, point_offsets, queries.size(0), points.size(0));
   STD_TORCH_CHECK(k >= 1, "knn_topk: k must be at least 1, got ", k);
   const Tensor queries_dense = torch::stable::contiguous(queries), points_dense = torch::stable::contiguous(points);
   Tensor distances = torch::stable::new_empty(queries, {queries.size(0), k}, accumulate_dtype(queries.scalar_type()));
@@ -44,6 +48,9 @@ std::tuple<Tensor, Tensor> forward(Tensor queries, Tensor points, int64_t k, std
     args.dim = queries.size(1);
     args.k = k;
     args.metric = metric_of(metric);
+    args.query_offsets = groups.query_offsets();
+    args.point_offsets = groups.point_offsets();
+    args.num_groups = groups.count();
     knn_topk_cpu(args);
   });
   return {distances, indices};

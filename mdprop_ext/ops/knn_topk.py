@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdprop_ext.ops import _check
+from mdprop_ext.ops import _check, _groups
 from mdprop_ext.ops._register import register_gradient, register_op
 from mdprop_ext.reference import knn_topk as reference
 
 METRICS = ("sqeuclidean", "euclidean", "cosine", "dot")
 
 
-def knn_topk(queries: Tensor, points: Tensor, k: int, *, metric: str) -> tuple[Tensor, Tensor]:
+def knn_topk(
+    queries: Tensor, points: Tensor, k: int, *, metric: str, groups: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Finds the k nearest points of each query without a matrix of all distances.
 
     A smaller distance is nearer::
@@ -30,19 +32,27 @@ def knn_topk(queries: Tensor, points: Tensor, k: int, *, metric: str) -> tuple[T
     which are 0 for a euclidean distance of 0 and for the cosine distance of a zero vector; a second derivative raises.
     Under autocast, float16 and bfloat16 inputs are cast to float32.
 
+    With ``groups``, many searches run in one call: the queries of group g, rows ``query_offsets[g]`` up to
+    ``query_offsets[g + 1]``, see only the points of group g, rows ``point_offsets[g]`` up to ``point_offsets[g + 1]``.
+    Groups may differ in size and may be empty.
+
     Args:
         queries: ``[Q, D]``, float32, float64, bfloat16 or float16.
         points: ``[N, D]`` of the same dtype and device.
         k: How many neighbours, >= 1; it may exceed N.
         metric: ``"sqeuclidean"``, ``"euclidean"``, ``"cosine"`` or ``"dot"``.
+        groups: ``(query_offsets, point_offsets)``, int64 ``[G + 1]`` each, which increase from 0 to Q and from 0 to N;
+            None for one group of all rows.
 
     Returns:
         Distances ``[Q, k]`` in increasing order, float64 for float64 inputs and else float32; and indices ``[Q, k]``,
-        int64. With fewer than k points the rest is distance inf and index -1.
+        int64, which are rows of ``points`` with groups too. With fewer than k points, in the group if there are groups,
+        the rest is distance inf and index -1.
 
     Raises:
         TypeError: If an argument has the wrong type or the dtypes differ.
-        ValueError: If shapes or devices do not fit, ``k`` is below 1 or ``metric`` is unknown.
+        ValueError: If shapes or devices do not fit, ``k`` is below 1, ``metric`` is unknown, or offsets decrease or do
+            not run from 0 to the number of rows (checked for CPU tensors).
 
     Example:
         >>> points = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
@@ -58,21 +68,31 @@ def knn_topk(queries: Tensor, points: Tensor, k: int, *, metric: str) -> tuple[T
     if torch.is_autocast_enabled(queries.device.type):
         queries, points = _as_float(queries), _as_float(points)
     _check_arguments(queries, points, k, metric)
-    return torch.ops.mdprop.knn_topk(queries, points, k, metric)  # type: ignore[no-any-return]
+    offsets = _groups.split(groups, queries.shape[0], points.shape[0], queries.device)
+    return torch.ops.mdprop.knn_topk(queries, points, k, metric, *offsets)  # type: ignore[no-any-return]
 
 
 class KnnTopkFunction(torch.autograd.Function):
     """``torch.ops.mdprop.knn_topk`` as an autograd function of its arguments: ``(distances, indices)``."""
 
     @staticmethod
-    def forward(queries: Tensor, points: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
+    def forward(
+        queries: Tensor,
+        points: Tensor,
+        k: int,
+        metric: str,
+        query_offsets: Tensor | None = None,
+        point_offsets: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Calls the op."""
-        return torch.ops.mdprop.knn_topk(queries, points, k, metric)  # type: ignore[no-any-return]
+        return torch.ops.mdprop.knn_topk(  # type: ignore[no-any-return]
+            queries, points, k, metric, query_offsets, point_offsets
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         """Saves the inputs and the neighbours found."""
-        queries, points, _, ctx.metric = inputs
+        queries, points, _, ctx.metric, *_ = inputs
         distances, indices = output
         ctx.mark_non_differentiable(indices)
         ctx.save_for_backward(queries, points, distances, indices)
@@ -84,7 +104,7 @@ class KnnTopkFunction(torch.autograd.Function):
         grad_queries, grad_points = (
             value if needed else None for value, needed in zip(grads, ctx.needs_input_grad[:2], strict=True)
         )
-        return grad_queries, grad_points, None, None
+        return grad_queries, grad_points, None, None, None, None
 
 
 class KnnTopkBackwardFunction(torch.autograd.Function):
@@ -105,7 +125,14 @@ class KnnTopkBackwardFunction(torch.autograd.Function):
         raise NotImplementedError("mdprop_ext.ops.knn_topk cannot be differentiated twice")
 
 
-def _fake_forward(queries: Tensor, points: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
+def _fake_forward(
+    queries: Tensor,
+    points: Tensor,
+    k: int,
+    metric: str,
+    query_offsets: Tensor | None = None,
+    point_offsets: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     shape = (queries.shape[0], k)
     return queries.new_empty(shape, dtype=_check.compute_dtype(queries)), queries.new_empty(shape, dtype=torch.int64)
 
@@ -114,13 +141,22 @@ def _fake_backward(grad: Tensor, queries: Tensor, points: Tensor, *rest: Any) ->
     return queries.new_empty(queries.shape), points.new_empty(points.shape)
 
 
-def _default(queries: Tensor, points: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
-    return reference.knn_topk(queries, points, k, metric=metric)
+def _default(
+    queries: Tensor,
+    points: Tensor,
+    k: int,
+    metric: str,
+    query_offsets: Tensor | None = None,
+    point_offsets: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    groups = None if query_offsets is None or point_offsets is None else (query_offsets, point_offsets)
+    return reference.knn_topk(queries, points, k, metric=metric, groups=groups)
 
 
 register_op(
     "knn_topk",
-    "(Tensor queries, Tensor points, int k, str metric) -> (Tensor distances, Tensor indices)",
+    "(Tensor queries, Tensor points, int k, str metric, Tensor? query_offsets=None, Tensor? point_offsets=None) "
+    "-> (Tensor distances, Tensor indices)",
     _default,
     _fake_forward,
 )

@@ -21,8 +21,23 @@ CACHED_VALUES = 1 << 17
 
 
 @torch.no_grad()
-def knn_topk(queries: Tensor, points: Tensor, k: int, *, metric: str) -> tuple[Tensor, Tensor]:
+def knn_topk(
+    queries: Tensor, points: Tensor, k: int, *, metric: str, groups: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Exact k nearest points of each query; see ``mdprop_ext.ops.knn_topk`` for the arguments. Carries no gradient."""
+    if groups is None:
+        return _search(queries, points, k, metric)
+    query_sizes, point_sizes = (offsets.diff().tolist() for offsets in groups)
+    parts = zip(torch.split(queries, query_sizes), torch.split(points, point_sizes), groups[1].tolist(), strict=False)
+    results = [(*_search(rows, group, k, metric), first) for rows, group, first in parts]
+    if not results:
+        return _search(queries, points, k, metric)
+    indices = [torch.where(found >= 0, found + first, -1) for _, found, first in results]
+    return torch.cat([distances for distances, _, _ in results]), torch.cat(indices)
+
+
+def _search(queries: Tensor, points: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
+    """The k nearest of all points."""
     found = min(k, points.shape[0])
     dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
     distances = torch.full((queries.shape[0], k), torch.inf, dtype=dtype, device=queries.device)

@@ -1,0 +1,141 @@
+// How a search is cut for the card, and where everything lies in its scratch memory. By the shapes alone: results do
+// not depend on it, but a second call should take the same way.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "common/numeric.h"
+#include "knn_topk/knn_topk.h"
+
+namespace mdprop {
+
+constexpr int kKnnDirectRows = 16;      // queries that a block of the direct search holds
+constexpr int kKnnDirectPoints = 64;    // points of one of its tiles
+constexpr int kKnnFilterRows = 64;      // queries that a block of the filter holds; twice as many of many queries
+constexpr int kKnnFilterPoints = 128;   // points of one of its tiles
+constexpr int kKnnSortedBytes = 32768;  // neighbours that are sorted in shared memory
+constexpr int64_t kKnnBlocks = 512;     // blocks that fill any card about twice
+constexpr int64_t kKnnListBytes = int64_t{1} << 28;    // candidate lists, or those of one block where k needs more
+constexpr int64_t kKnnPackedBytes = int64_t{1} << 27;  // rows in bf16: as much for queries and for points
+constexpr int64_t kKnnMaxFilterDim = 1 << 14;          // the bound of the filter holds up to here, and is useful
+constexpr int64_t kKnnDirectSteps = 1 << 21;           // below so many fp64 terms the filter's launches cost more
+
+struct KnnCudaPlan {
+  bool direct;           // measure every pair; else the filter finds candidates first
+  int64_t k;             // at most num_points
+  int64_t kept;          // neighbours or candidates that remain of a list
+  int64_t capacity;      // of a list, before it must shrink
+  int64_t splits;        // ranges of points with lists of their own
+  int64_t rows;          // queries at a time
+  int64_t block_rows;    // of them, those of one block
+  int64_t padded_dim;    // of a row in bf16: whole products of 16
+  int64_t chunk_points;  // points at a time that are held in bf16: whole tiles
+};
+
+inline int64_t knn_round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// The most lists of `kept` neighbours that are merged into one: what fits the shared memory, and a few in any case.
+MDPROP_HOST_DEVICE int64_t knn_most_splits(int64_t kept, int64_t key_bytes) {
+  const int64_t fitting = kKnnSortedBytes / (kept * key_bytes);
+  return fitting > 32 ? fitting : 32;
+}
+
+// How many ranges the points are cut into, where `lists` lists of `kept` neighbours are at hand.
+MDPROP_HOST_DEVICE int64_t knn_splits(int64_t rows, int64_t rows_per_block, int64_t num_points, int64_t kept,
+                                      int64_t key_bytes, int64_t lists) {
+  const int64_t row_blocks = (rows + rows_per_block - 1) / rows_per_block;
+  int64_t splits = (kKnnBlocks + row_blocks - 1) / row_blocks;
+  const auto limit = [&](int64_t most) { splits = most < splits ? most : splits; };
+  limit(num_points / 1024);
+  limit(knn_most_splits(kept, key_bytes));
+  limit(lists / rows);
+  return splits > 1 ? splits : 1;
+}
+
+template <typename T>
+KnnCudaPlan knn_cuda_plan(const KnnTopkArgs<T>& args) {
+  constexpr bool kDouble = sizeof(T) == sizeof(double);
+  constexpr int64_t kKeyBytes = kDouble ? 16 : 8;
+  const int64_t num_queries = args.num_queries, num_points = args.num_points, dim = args.dim;
+  KnnCudaPlan plan;
+  const double steps = static_cast<double>(num_queries) * static_cast<double>(num_points) * static_cast<double>(dim);
+  plan.direct = kDouble || dim > kKnnMaxFilterDim || steps < kKnnDirectSteps;
+  plan.k = std::max<int64_t>(std::min(args.k, num_points), 1);
+  // Candidates beyond k make room for the filter's error: where more than these lie within it, the certificate fails.
+  plan.kept = plan.direct ? plan.k : plan.k + std::max<int64_t>(22, plan.k / 4);
+  const int64_t tile = plan.direct ? kKnnDirectPoints : kKnnFilterPoints;
+  plan.capacity = plan.kept + tile + std::max<int64_t>(64, plan.kept / 2);
+  // More queries a block read the points less often; a block of two groups' queries reads the points of both.
+  plan.block_rows =
+      plan.direct ? kKnnDirectRows : kKnnFilterRows * (num_queries >= 1024 && args.query_offsets == nullptr ? 2 : 1);
+  plan.padded_dim = knn_round_up(std::max<int64_t>(dim, 1), 16);
+  const int64_t row_bytes = plan.padded_dim * 2;
+  const int64_t most_lists = kKnnListBytes / (plan.capacity * kKeyBytes);
+  const int64_t most_rows = std::min(most_lists, plan.direct ? most_lists : kKnnPackedBytes / row_bytes);
+  plan.rows = std::min(knn_round_up(num_queries, plan.block_rows),
+                       std::max(most_rows / plan.block_rows, int64_t{1}) * plan.block_rows);
+  plan.splits = knn_splits(plan.rows, plan.block_rows, num_points, plan.kept, kKeyBytes, most_lists);
+  const int64_t fitting = kKnnPackedBytes / row_bytes / kKnnFilterPoints * kKnnFilterPoints;
+  plan.chunk_points =
+      std::min(std::max<int64_t>(fitting, kKnnFilterPoints), knn_round_up(num_points, kKnnFilterPoints));
+  return plan;
+}
+
+// The pieces of the scratch memory; those of the filter are null in a direct search.
+struct KnnCudaBuffers {
+  int32_t* row_begins;     // [rows] the points of each query's group
+  int32_t* row_ends;       // [rows]
+  double* squares;         // [rows] |q|^2, for the euclidean metrics |q - centre|^2
+  void* keys;              // [rows * splits, capacity]
+  int* counts;             // [rows * splits] neighbours in each list
+  float* thresholds;       // [rows * splits] what the filter dropped is bounded by this
+  int* failed;             // [rows] whether the certificate failed
+  int* listed;             // [rows] the queries where it did
+  int* listed_count;       // [1]
+  float* centre;           // [D]
+  float* query_bounds;     // [2, rows]
+  BFloat16* query_values;  // [rows, padded_dim]
+  float* point_bounds;     // [3, chunk_points]
+  BFloat16* point_values;  // [chunk_points, padded_dim]
+  int64_t bytes;           // of all of them
+};
+
+// base may be null where only `bytes` is wanted.
+inline KnnCudaBuffers knn_cuda_buffers(const KnnCudaPlan& plan, int64_t dim, bool is_double, void* base) {
+  int64_t offset = 0;
+  const auto take = [&](auto* of_type, int64_t count) {
+    using Value = std::remove_pointer_t<decltype(of_type)>;
+    auto* pointer =
+        base == nullptr || count == 0 ? nullptr : reinterpret_cast<Value*>(static_cast<char*>(base) + offset);
+    offset += knn_round_up(count * static_cast<int64_t>(sizeof(Value)), 256);
+    return pointer;
+  };
+  const int64_t lists = plan.rows * plan.splits, filter = plan.direct ? 0 : 1;
+  KnnCudaBuffers buffers = {};
+  buffers.row_begins = take(buffers.row_begins, plan.rows);
+  buffers.row_ends = take(buffers.row_ends, plan.rows);
+  buffers.squares = take(buffers.squares, plan.rows);
+  buffers.keys = take(static_cast<char*>(nullptr), lists * plan.capacity * (is_double ? 16 : 8));
+  buffers.counts = take(buffers.counts, lists);
+  buffers.thresholds = take(buffers.thresholds, filter * lists);
+  buffers.failed = take(buffers.failed, filter * plan.rows);
+  buffers.listed = take(buffers.listed, filter * plan.rows);
+  buffers.listed_count = take(buffers.listed_count, filter);
+  buffers.centre = take(buffers.centre, filter * dim);
+  buffers.query_bounds = take(buffers.query_bounds, filter * 2 * plan.rows);
+  buffers.query_values = take(buffers.query_values, filter * plan.rows * plan.padded_dim);
+  buffers.point_bounds = take(buffers.point_bounds, filter * 3 * plan.chunk_points);
+  buffers.point_values = take(buffers.point_values, filter * plan.chunk_points * plan.padded_dim);
+  buffers.bytes = offset;
+  return buffers;
+}
+
+// Bytes of scratch memory that args.workspace must hold on the card.
+template <typename T>
+int64_t knn_topk_workspace(const KnnTopkArgs<T>& args) {
+  return knn_cuda_buffers(knn_cuda_plan(args), args.dim, sizeof(T) == sizeof(double), nullptr).bytes;
+}
+
+}  // namespace mdprop
