@@ -72,12 +72,18 @@ template <typename Acc>
 class L1Search {
  public:
   // `at_zero` are the sums for lambda = 0, `radius` what the pulls may add up to.
-  MDPROP_HOST_DEVICE L1Search(double radius, const L1Sums& at_zero)
-      : target_(radius * kBallSlack<Acc>), at_low_(at_zero), at_last_(at_zero) {
-    if (at_zero.total <= radius) return;
+  MDPROP_HOST_DEVICE L1Search(double radius, const L1Sums& at_zero) : L1Search(radius, at_zero.total, 0, at_zero) {}
+
+  // The same with the total for 0 and all sums for another first lambda, from which the search goes on.
+  MDPROP_HOST_DEVICE L1Search(double radius, double total_at_zero, Acc lambda, const L1Sums& at_lambda)
+      : target_(radius * kBallSlack<Acc>) {
+    if (total_at_zero <= radius) return;
     solution_.high = kInfinity;  // pulls every value to the centre
     if (target_ > 0) {
-      propose();
+      at_low_.total = total_at_zero;
+      at_low_.free = -1;  // unlike that of any other lambda
+      lambda_ = lambda;
+      update(at_lambda);
     } else {
       solution_.low = kInfinity;
     }
