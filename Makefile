@@ -15,7 +15,7 @@ CPP_BUILD := build/cpp-tests
 
 EMULATED_BUILD := build/emulated
 
-.PHONY: demo test test-cpp test-python test-emulated check-cuda wheel bench lint format clean
+.PHONY: demo test test-cpp test-python test-emulated check-cuda wheel bench gpu-check report lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mdprop compare --recipes plain,mdprop --data digits --out runs/demo
@@ -39,7 +39,7 @@ test-emulated: $(CPP_BUILD)/.built $(EMULATED_BUILD)/.built
 	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure -L emulated
 	PYTHONPATH=$(abspath $(EMULATED_BUILD)/lib) PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	  $(BIN)/pytest -q python_tests/test_op_contract.py python_tests/ops --ignore python_tests/ops/test_backend.py
+	  $(BIN)/pytest -q -o pythonpath=python_tests python_tests/test_op_contract.py python_tests/ops --ignore python_tests/ops/test_backend.py
 	$(BIN)/python cmake/kernel_record.py --coverage $(MDPROP_EMULATION_COVERAGE)
 
 $(EMULATED_BUILD)/.built: $(VENV)/.dev $(BUILD_FILES) $(shell find mdprop_ext -name '*.py')
@@ -61,6 +61,17 @@ wheel: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
+
+# On a machine with a GPU: builds for its card, tests, sanitizes and measures, in less than ten minutes; STAGE chooses
+# among build,test,sanitize,bench. Uses .venv where it is, else python3 with what is installed there: nothing is fetched.
+gpu-check: OUT ?= runs/gpu-check
+gpu-check: GPU_PYTHON ?= $(firstword $(wildcard $(BIN)/python) python3)
+gpu-check:
+	$(GPU_PYTHON) -m benchmarks.gpu_check --out $(OUT) $(if $(STAGE),--stage $(STAGE))
+
+# The documents' tables from benchmarks/results.
+report: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.report
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -17,14 +17,16 @@ import numpy as np
 import torch
 
 import mdprop_ext
+from benchmarks.timing import copy_floor, gemm, timer
 
 
 @dataclass(frozen=True)
 class Case:
     """One operation at one size.
 
-    ``check(ours, theirs)`` raises if a peer's result is not equal; ``least_bytes`` is the traffic that none of them can
-    avoid, whose floor is a warm copy of as many bytes; ``work`` and ``unit`` give the rate.
+    ``check(ours, theirs)`` raises if a peer's result is not equal; ``work`` and ``unit`` give the rate. The floor is a
+    copy of ``least_bytes``, the traffic that none of them can avoid, or on a card a bf16 matrix product of
+    ``least_flops``, whichever is given.
     """
 
     op: str
@@ -37,6 +39,8 @@ class Case:
     unit: str
     least_bytes: int = 0
     quick: bool = False
+    device: str = "cpu"
+    least_flops: float = 0.0
 
 
 @dataclass
@@ -60,13 +64,6 @@ class Row:
     machine: dict[str, Any] = field(default_factory=dict)
 
 
-def copy_floor(least_bytes: int) -> Callable[[], Any]:
-    """A warm copy that reads and writes ``least_bytes`` in all."""
-    source = torch.zeros(max(1, least_bytes // 8), dtype=torch.float32)
-    target = torch.zeros_like(source)
-    return lambda: target.copy_(source)
-
-
 def measure(case: Case, *, seconds: float = 2.0, at_least: int = 9) -> Row:
     """Checks the peers of a case, times all in turn, and returns the row."""
     ours = case.ours()
@@ -76,26 +73,29 @@ def measure(case: Case, *, seconds: float = 2.0, at_least: int = 9) -> Row:
             case.check(ours, peer())
         except AssertionError as error:
             raise AssertionError(f"{case.op}, {case.case}: {name} gives another result: {error}") from None
+    seconds_of = timer(case.device)
     runners = {"ours": case.ours, **peers}
+    floor_share = 1.0
     if case.least_bytes:
-        runners["floor"] = copy_floor(case.least_bytes)
+        runners["floor"] = copy_floor(case.least_bytes, case.device)
+    elif case.least_flops:
+        runners["floor"], flops = gemm(case.device)
+        floor_share = case.least_flops / flops
     times: dict[str, list[float]] = {name: [] for name in runners}
     start = time.perf_counter()
     while len(times["ours"]) < at_least or time.perf_counter() - start < seconds:
         for name, runner in runners.items():
-            before = time.perf_counter()
-            runner()
-            times[name].append(time.perf_counter() - before)
+            times[name].append(seconds_of(runner))
         if time.perf_counter() - start > 20 * seconds:
             break
     median = {name: statistics.median(values) for name, values in times.items()}
     quartiles = np.quantile(times["ours"], [0.25, 0.75])
-    floor = median.get("floor")
+    floor = median["floor"] * floor_share if "floor" in median else None
     return Row(
         op=case.op,
         case=case.case,
         dtype=case.dtype,
-        device="cpu",
+        device=case.device,
         ours_s=median["ours"],
         ours_quartiles_s=(float(quartiles[0]), float(quartiles[1])),
         rate=case.work / median["ours"],
@@ -115,7 +115,7 @@ def measure(case: Case, *, seconds: float = 2.0, at_least: int = 9) -> Row:
 
 
 def machine() -> dict[str, Any]:
-    """The processor and how much of it is used."""
+    """The processor and how much of it is used, and the card where there is one."""
     from mdprop_ext.info import collect
 
     facts = collect()
@@ -124,6 +124,7 @@ def machine() -> dict[str, Any]:
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "cpu_isa": extension.get("cpu_isa", "reference"),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
     }
 
 

@@ -12,6 +12,15 @@ settings.register_profile("mdprop", deadline=None, max_examples=25, derandomize=
 settings.load_profile("mdprop")
 
 
+CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
+
+
+@pytest.fixture(params=["cpu", CUDA] if torch.cuda.is_available() else ["cpu"])
+def device(request):
+    """The devices that a test is about: the CPU, and a CUDA device where there is one."""
+    return request.param
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _poisoned():
     """Where CUDA kernels are emulated, results start as NaN and the largest integers until they are written."""

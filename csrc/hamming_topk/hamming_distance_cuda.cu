@@ -12,25 +12,25 @@ constexpr int64_t kMaxBlocks = int64_t{1} << 20;
 template <int kWords>
 __global__ void __launch_bounds__(kTileThreads, 2)
     hamming_distance_kernel(const __grid_constant__ HammingDistanceArgs<uint64_t> args) {
-  const int64_t words = word_count(args.bits);
+  const int words = static_cast<int>(word_count(args.bits));
   const uint64_t mask = last_word_mask(args.bits);
-  const CodeRows codes{args.codes, words, mask, 0, args.num_codes};
-  const CodeRows queries{args.queries, words, mask, 0, args.num_queries};
   const int64_t code_tiles = count_pieces(args.num_codes, kRoundCodes);
   const int64_t tiles = code_tiles * count_pieces(args.num_queries, kRegisterQueries);
   CodeTile<kWords, false> tile;
   for (int64_t i = blockIdx.x; i < tiles; i += gridDim.x) {
     const int64_t first = i % code_tiles * kRoundCodes, query = i / code_tiles * kRegisterQueries;
     const int count = static_cast<int>(min(int64_t{kRegisterQueries}, args.num_queries - query));
+    const CodeRows codes{args.codes + first * words, words, 0,
+                         static_cast<int>(min(int64_t{kRoundCodes}, args.num_codes - first))};
     int distances[kRegisterQueries][kThreadCodes] = {};
-    add_distances(tile, codes, first, queries, query, count, distances);
+    add_distances(tile, codes, {args.queries + query * words, words, mask, count}, 0, distances);
 #pragma unroll
     for (int row = 0; row < kRegisterQueries; ++row) {
       if (row >= count) break;
 #pragma unroll
       for (int code = 0; code < kThreadCodes; ++code) {
-        const int64_t at = tile.row(first, code);
-        if (at < args.num_codes) args.distances[(query + row) * args.num_codes + at] = distances[row][code];
+        const int at = tile.row(code);
+        if (codes.holds(at)) args.distances[(query + row) * args.num_codes + first + at] = distances[row][code];
       }
     }
   }

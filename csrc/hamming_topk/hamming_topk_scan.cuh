@@ -96,14 +96,17 @@ class Scan {
     if (threadIdx.x < kTileQueries) begin(static_cast<int>(threadIdx.x));
     __syncthreads();
     const auto& args = launch_.args;
-    const int64_t words = word_count(args.bits);
-    const uint64_t mask = last_word_mask(args.bits);
-    const CodeRows codes{args.codes, words, mask, space_.item.first_code, space_.item.last_code};
-    const CodeRows queries{args.queries, words, mask, 0, args.num_queries};
+    const ScanItem item = space_.item;
+    const int words = static_cast<int>(word_count(args.bits));
+    const QueryRows queries{args.queries + item.first_query * words, words, last_word_mask(args.bits),
+                            item.num_queries};
     CodeTile<kWords, kOneUnit> tile;
-    for (int64_t first = tile.first_row(codes); first < codes.end; first += kRoundCodes) {
-      if constexpr (kOneUnit) tile.load(codes, first, 0);
-      for (int query = 0; query < space_.item.num_queries; query += kRegisterQueries) {
+    for (int64_t first = tile.first_round(args.codes, item.first_code); first < item.last_code; first += kRoundCodes) {
+      const CodeRows codes{args.codes + first * words, words,
+                           static_cast<int>(max(int64_t{0}, item.first_code - first)),
+                           static_cast<int>(min(int64_t{kRoundCodes}, item.last_code - first))};
+      if constexpr (kOneUnit) tile.load(codes, 0);
+      for (int query = 0; query < queries.count; query += kRegisterQueries) {
         compare(tile, codes, first, queries, query);
       }
       __syncthreads();
@@ -119,10 +122,11 @@ class Scan {
     return static_cast<uint64_t>(distance) << launch_.plan.index_bits | static_cast<uint64_t>(index);
   }
 
-  // A pass goes on where the one before ended, which may have found the last neighbour already.
+  // A pass goes on where the one before ended, which may have found the last neighbour already. To a query beyond the
+  // tile no code is near.
   __device__ void begin(int query) {
-    uint64_t first_key = 0;
-    if (launch_.first_neighbour > 0 && query < space_.item.num_queries) {
+    uint64_t first_key = query < space_.item.num_queries ? 0 : kNoKey;
+    if (launch_.first_neighbour > 0 && first_key == 0) {
       const int64_t last = (space_.item.first_query + query) * launch_.args.k + launch_.first_neighbour - 1;
       const int64_t index = launch_.args.indices[last];
       first_key = index == kNoIndex ? kNoKey : key(launch_.args.distances[last], index) + 1;
@@ -133,36 +137,34 @@ class Scan {
   }
 
   __device__ __forceinline__ void compare(CodeTile<kWords, kOneUnit>& tile, const CodeRows& codes, int64_t first,
-                                          const CodeRows& queries, int query) {
-    const int count = min(kRegisterQueries, space_.item.num_queries - query);
-    // Counting starts at minus the threshold, so that the sign tells the near codes; 0 marks queries that do not exist.
-    int distances[kRegisterQueries][kThreadCodes];
+                                          const QueryRows& queries, int query) {
+    int distances[kRegisterQueries][kThreadCodes] = {};
+    add_distances(tile, codes, queries, query, distances);
+    int any = 0;  // negative if a code is nearer than a threshold
 #pragma unroll
     for (int i = 0; i < kRegisterQueries; ++i) {
-      const int start = i < count ? -space_.thresholds[query + i] : 0;
+      const int threshold = space_.thresholds[query + i];
 #pragma unroll
-      for (int code = 0; code < kThreadCodes; ++code) distances[i][code] = start;
-    }
-    add_distances(tile, codes, first, queries, space_.item.first_query + query, count, distances);
-    int any = 0;
-#pragma unroll
-    for (int i = 0; i < kRegisterQueries; ++i) {
-#pragma unroll
-      for (int code = 0; code < kThreadCodes; ++code) any |= distances[i][code];
+      for (int code = 0; code < kThreadCodes; ++code) any |= distances[i][code] - threshold;
     }
     if (any >= 0) return;
+    unsigned near = 0;  // by bit kThreadCodes * query + code
 #pragma unroll
-    for (int i = 0; i < kRegisterQueries; ++i) {
-#pragma unroll
-      for (int code = 0; code < kThreadCodes; ++code) {
-        const int64_t row = tile.row(first, code);
-        if (distances[i][code] < 0 && codes.holds(row)) append(query + i, distances[i][code], row);
-      }
+    for (int pair = 0; pair < kRegisterQueries * kThreadCodes; ++pair) {
+      const int i = pair / kThreadCodes;
+      near |= distances[i][pair % kThreadCodes] < space_.thresholds[query + i] ? 1u << pair : 0u;
+    }
+    // Counting anew takes less than registers that wait for what seldom happens.
+    for (; near != 0; near &= near - 1) {
+      const int pair = __ffs(static_cast<int>(near)) - 1, row = tile.row(pair % kThreadCodes);
+      if (codes.holds(row)) append(codes, row, first, queries, query + pair / kThreadCodes);
     }
   }
 
-  __device__ __forceinline__ void append(int query, int below_threshold, int64_t row) {
-    const uint64_t found = key(space_.thresholds[query] + below_threshold, row);
+  __device__ void append(const CodeRows& codes, int row, int64_t first, const QueryRows& queries, int query) {
+    const int distance = code_distance(queries.queries + query * queries.words,
+                                       codes.codes + int64_t{row} * codes.words, codes.words, queries.last_mask);
+    const uint64_t found = key(distance, first + row);
     if (found < space_.first_keys[query]) return;
     const int place = atomicAdd(&space_.counts[query], 1);
     candidates_[int64_t{query} * launch_.plan.capacity + place] = found;

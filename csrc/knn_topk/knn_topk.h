@@ -60,9 +60,10 @@ struct KnnTopkBackwardArgs {
   int64_t dim;                // D
   int64_t k;
   KnnMetric metric;
+  void* workspace = nullptr;  // CUDA only: knn_topk_backward_workspace(args) bytes (knn_topk_cuda_plan.h)
 };
 
 MDPROP_DECLARE_KERNELS(knn_topk, KnnTopkArgs)
-MDPROP_DECLARE_CPU(knn_topk_backward, KnnTopkBackwardArgs)
+MDPROP_DECLARE_KERNELS(knn_topk_backward, KnnTopkBackwardArgs)
 
 }  // namespace mdprop

@@ -4,10 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
 
-#include "common/numeric.h"
-#include "knn_topk/knn_topk.h"
+#include "knn_topk/knn_topk_math.h"
 
 namespace mdprop {
 
@@ -102,33 +100,38 @@ struct KnnCudaBuffers {
   int64_t bytes;           // of all of them
 };
 
-// base may be null where only `bytes` is wanted.
-inline KnnCudaBuffers knn_cuda_buffers(const KnnCudaPlan& plan, int64_t dim, bool is_double, void* base) {
+// Cuts pieces off scratch memory; off none, to learn how much is wanted, where base is null.
+struct KnnCarver {
+  void* base;
   int64_t offset = 0;
-  const auto take = [&](auto* of_type, int64_t count) {
-    using Value = std::remove_pointer_t<decltype(of_type)>;
-    auto* pointer =
-        base == nullptr || count == 0 ? nullptr : reinterpret_cast<Value*>(static_cast<char*>(base) + offset);
+
+  template <typename Value>
+  Value* take(int64_t count) {
+    const int64_t start = offset;
     offset += knn_round_up(count * static_cast<int64_t>(sizeof(Value)), 256);
-    return pointer;
-  };
+    return base == nullptr || count == 0 ? nullptr : reinterpret_cast<Value*>(static_cast<char*>(base) + start);
+  }
+};
+
+inline KnnCudaBuffers knn_cuda_buffers(const KnnCudaPlan& plan, int64_t dim, bool is_double, void* base) {
+  KnnCarver carver{base};
   const int64_t lists = plan.rows * plan.splits, filter = plan.direct ? 0 : 1;
   KnnCudaBuffers buffers = {};
-  buffers.row_begins = take(buffers.row_begins, plan.rows);
-  buffers.row_ends = take(buffers.row_ends, plan.rows);
-  buffers.squares = take(buffers.squares, plan.rows);
-  buffers.keys = take(static_cast<char*>(nullptr), lists * plan.capacity * (is_double ? 16 : 8));
-  buffers.counts = take(buffers.counts, lists);
-  buffers.thresholds = take(buffers.thresholds, filter * lists);
-  buffers.failed = take(buffers.failed, filter * plan.rows);
-  buffers.listed = take(buffers.listed, filter * plan.rows);
-  buffers.listed_count = take(buffers.listed_count, filter);
-  buffers.centre = take(buffers.centre, filter * dim);
-  buffers.query_bounds = take(buffers.query_bounds, filter * 2 * plan.rows);
-  buffers.query_values = take(buffers.query_values, filter * plan.rows * plan.padded_dim);
-  buffers.point_bounds = take(buffers.point_bounds, filter * 3 * plan.chunk_points);
-  buffers.point_values = take(buffers.point_values, filter * plan.chunk_points * plan.padded_dim);
-  buffers.bytes = offset;
+  buffers.row_begins = carver.take<int32_t>(plan.rows);
+  buffers.row_ends = carver.take<int32_t>(plan.rows);
+  buffers.squares = carver.take<double>(plan.rows);
+  buffers.keys = carver.take<char>(lists * plan.capacity * (is_double ? 16 : 8));
+  buffers.counts = carver.take<int>(lists);
+  buffers.thresholds = carver.take<float>(filter * lists);
+  buffers.failed = carver.take<int>(filter * plan.rows);
+  buffers.listed = carver.take<int>(filter * plan.rows);
+  buffers.listed_count = carver.take<int>(filter);
+  buffers.centre = carver.take<float>(filter * dim);
+  buffers.query_bounds = carver.take<float>(filter * 2 * plan.rows);
+  buffers.query_values = carver.take<BFloat16>(filter * plan.rows * plan.padded_dim);
+  buffers.point_bounds = carver.take<float>(filter * 3 * plan.chunk_points);
+  buffers.point_values = carver.take<BFloat16>(filter * plan.chunk_points * plan.padded_dim);
+  buffers.bytes = carver.offset;
   return buffers;
 }
 
@@ -136,6 +139,31 @@ inline KnnCudaBuffers knn_cuda_buffers(const KnnCudaPlan& plan, int64_t dim, boo
 template <typename T>
 int64_t knn_topk_workspace(const KnnTopkArgs<T>& args) {
   return knn_cuda_buffers(knn_cuda_plan(args), args.dim, sizeof(T) == sizeof(double), nullptr).bytes;
+}
+
+// The scratch memory of the gradient.
+struct KnnBackwardSpace {
+  PairWeights* weights;  // [Q, k]; unset for padding
+  int64_t* filed;        // [Q, k] pairs by point, padding left out
+  int64_t* starts;       // [N + 2] where the pairs of a point begin
+  int64_t bytes;         // of all of them
+};
+
+template <typename T>
+KnnBackwardSpace knn_backward_space(const KnnTopkBackwardArgs<T>& args, void* base) {
+  const int64_t pairs = args.num_queries * args.k;
+  KnnCarver carver{base};
+  KnnBackwardSpace space;
+  space.weights = carver.take<PairWeights>(pairs);
+  space.filed = carver.take<int64_t>(pairs);
+  space.starts = carver.take<int64_t>(args.num_points + 2);
+  space.bytes = carver.offset;
+  return space;
+}
+
+template <typename T>
+int64_t knn_topk_backward_workspace(const KnnTopkBackwardArgs<T>& args) {
+  return knn_backward_space(args, nullptr).bytes;
 }
 
 }  // namespace mdprop

@@ -25,10 +25,10 @@
 #pragma once
 
 #include "common/device.cuh"
-#include "common/groups.cuh"
 #include "common/vector.cuh"
 #include "knn_topk/knn_topk_cuda_plan.h"
 #include "knn_topk/knn_topk_exact.cuh"
+#include "knn_topk/knn_topk_groups.cuh"
 
 namespace mdprop {
 namespace {

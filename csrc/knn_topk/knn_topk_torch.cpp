@@ -6,6 +6,7 @@
 
 #include "common/torch_device.h"
 #include "common/torch_groups.h"
+#include "knn_topk/knn_topk_cuda_plan.h"
 
 namespace mdprop {
 namespace {
@@ -22,13 +23,15 @@ void check_rows(const Tensor& queries, const Tensor& points) {
   STD_TORCH_CHECK(queries.dim() == 2 && points.dim() == 2 && queries.size(1) == points.size(1),
                   "knn_topk: queries must be [Q, D] and points [N, D]");
   STD_TORCH_CHECK(queries.scalar_type() == points.scalar_type(), "knn_topk: queries and points must have one dtype");
+  STD_TORCH_CHECK(queries.is_cuda() == points.is_cuda() && queries.get_device_index() == points.get_device_index(),
+                  "knn_topk: queries and points must be on one device");
   STD_TORCH_CHECK(points.size(0) <= std::numeric_limits<int32_t>::max(), "knn_topk: at most 2^31 - 1 points, got ",
                   points.size(0));
 }
 
 // queries [Q, D], points [N, D], offsets [G + 1] or none -> distances [Q, k], indices int64 [Q, k]
-std::tuple<Tensor, Tensor> forward(Tensor queries, Tensor points, int64_t k, std::string metric,
-                                   std::optional<Tensor> query_offsets, std::optional<Tensor> point_offsets) {
+std::tuple<Tensor, Tensor> knn_topk_tensors(Tensor queries, Tensor points, int64_t k, std::string metric,
+                                            std::optional<Tensor> query_offsets, std::optional<Tensor> point_offsets) {
   check_rows(queries, points);
   const DeviceScope device(queries);
   const Groups groups("knn_topk", device, query_offsets, point_offsets, queries.size(0), points.size(0));
@@ -51,12 +54,17 @@ std::tuple<Tensor, Tensor> forward(Tensor queries, Tensor points, int64_t k, std
     args.query_offsets = groups.query_offsets();
     args.point_offsets = groups.point_offsets();
     args.num_groups = groups.count();
-    knn_topk_cpu(args);
+    std::optional<Tensor> workspace;
+    if (device.cuda()) {
+      workspace = torch::stable::new_empty(queries, {knn_topk_workspace(args)}, ScalarType::Byte);
+      args.workspace = workspace->mutable_data_ptr();
+    }
+    MDPROP_RUN(knn_topk, device, args);
   });
   return {distances, indices};
 }
 
-// The op can be called with any indices, and they are used as addresses.
+// The op can be called with any indices, and they are used as addresses. On a card a kernel checks them.
 void check_indices(const Tensor& indices, int64_t num_points) {
   const int64_t* values = data<int64_t>(indices);
   for (int64_t i = 0; i < indices.numel(); ++i) {
@@ -66,8 +74,8 @@ void check_indices(const Tensor& indices, int64_t num_points) {
 }
 
 // grad, distances, indices [Q, k], queries [Q, D], points [N, D] -> grad_queries [Q, D], grad_points [N, D]
-std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor queries, Tensor points, Tensor distances, Tensor indices,
-                                    std::string metric) {
+std::tuple<Tensor, Tensor> knn_topk_backward_tensors(Tensor grad, Tensor queries, Tensor points, Tensor distances,
+                                                     Tensor indices, std::string metric) {
   check_rows(queries, points);
   STD_TORCH_CHECK(same_shape(grad, distances) && same_shape(grad, indices) && grad.dim() == 2 &&
                       grad.size(0) == queries.size(0) && grad.size(1) >= 1,
@@ -77,7 +85,8 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor queries, Tensor points, 
   const Tensor grad_dense = as_dtype(grad, dtype), distances_dense = as_dtype(distances, dtype),
                indices_dense = torch::stable::contiguous(indices), queries_dense = torch::stable::contiguous(queries),
                points_dense = torch::stable::contiguous(points);
-  check_indices(indices_dense, points.size(0));
+  const DeviceScope device(queries);
+  if (!device.cuda()) check_indices(indices_dense, points.size(0));
   Tensor grad_queries = torch::stable::new_empty(queries, {queries.size(0), queries.size(1)});
   Tensor grad_points = torch::stable::new_empty(points, {points.size(0), points.size(1)});
   dispatch_floating(queries.scalar_type(), "knn_topk_backward", [&](auto tag) {
@@ -95,7 +104,12 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor queries, Tensor points, 
     args.dim = queries.size(1);
     args.k = grad.size(1);
     args.metric = metric_of(metric);
-    knn_topk_backward_cpu(args);
+    std::optional<Tensor> workspace;
+    if (device.cuda()) {
+      workspace = torch::stable::new_empty(queries, {knn_topk_backward_workspace(args)}, ScalarType::Byte);
+      args.workspace = workspace->mutable_data_ptr();
+    }
+    MDPROP_RUN(knn_topk_backward, device, args);
   });
   return {grad_queries, grad_points};
 }
@@ -103,7 +117,7 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor queries, Tensor points, 
 }  // namespace
 }  // namespace mdprop
 
-STABLE_TORCH_LIBRARY_IMPL(mdprop, CPU, module) {
-  module.impl("knn_topk", TORCH_BOX(&mdprop::forward));
-  module.impl("knn_topk_backward", TORCH_BOX(&mdprop::backward));
+MDPROP_REGISTER_KERNELS(module) {
+  module.impl("knn_topk", TORCH_BOX(&mdprop::knn_topk_tensors));
+  module.impl("knn_topk_backward", TORCH_BOX(&mdprop::knn_topk_backward_tensors));
 }

@@ -25,9 +25,18 @@ Result<T> search_cuda(const Problem<T>& problem, int64_t k, KnnMetric metric,
   const DeviceBuffer<T> queries(problem.queries), points(problem.points);
   const DeviceBuffer<mdprop::acc_t<T>> distances(problem.num_queries * k);
   const DeviceBuffer<int64_t> indices(problem.num_queries * k);
-  mdprop::KnnTopkArgs<T> args{queries.data(),      points.data(),      distances.data(), indices.data(),
-                              problem.num_queries, problem.num_points, problem.dim,      k,
-                              metric,              groups.query_offsets, groups.point_offsets, groups.count};
+  mdprop::KnnTopkArgs<T> args{queries.data(),
+                              points.data(),
+                              distances.data(),
+                              indices.data(),
+                              problem.num_queries,
+                              problem.num_points,
+                              problem.dim,
+                              k,
+                              metric,
+                              groups.query_offsets,
+                              groups.point_offsets,
+                              groups.count};
   const DeviceBuffer<char> workspace(mdprop::knn_topk_workspace(args));
   args.workspace = workspace.data();
   mdprop::knn_topk_cuda<T>(args, nullptr);
@@ -53,13 +62,11 @@ template <typename T>
 void check_search(const Problem<T>& problem, int64_t k, KnnMetric metric, const char* name,
                   const Groups& groups = {nullptr, nullptr, 1}) {
   const Result<T> expected = search(problem, k, metric, groups);
-  if (getenv("DBG")) std::printf("  %s, metric %d\n", name, (int)metric);
   if (!CHECK(same(search_cuda(problem, k, metric, groups), expected))) {
     std::printf("  %s, metric %d, Q %d, N %d, D %d, k %d, %d-byte values\n", name, static_cast<int>(metric),
                 static_cast<int>(problem.num_queries), static_cast<int>(problem.num_points),
                 static_cast<int>(problem.dim), static_cast<int>(k), static_cast<int>(sizeof(T)));
   }
-  if (getenv("DBG")) std::printf(" uncertain %d of %d\n", uncertain, (int)problem.num_queries);
 }
 
 bool is_direct(int64_t num_queries, int64_t num_points, int64_t dim) {
@@ -96,14 +103,43 @@ void test_filter() {
   std::mt19937 random(2);
   std::normal_distribution<double> normal;
   const auto gaussian = [&](int64_t, int64_t) { return normal(random); };
-  const auto nearly_equal = [&](int64_t, int64_t) { return 1 + 0x1p-7 * (random() % 4); };
-  const auto special = [&](int64_t row, int64_t i) {
-    return (row % 9 == 0 || row == -3) && i % 64 == 4 ? static_cast<double>(NAN) : normal(random);
-  };
   CHECK(!is_direct(40, 900, 64));
-  for (KnnMetric metric : kMetrics) check_search(make_problem<T>(40, 900, 64, gaussian), 10, metric, "filter");
-  check_search(make_problem<T>(70, 500, 70, special), 3, KnnMetric::kSquaredEuclidean, "special values");
-  check_search(make_problem<T>(40, 900, 64, nearly_equal), 10, KnnMetric::kEuclidean, "nearly equal rows");
+  for (KnnMetric metric : kMetrics) {
+    check_search(make_problem<T>(40, 900, 64, gaussian), 10, metric, "filter");
+    CHECK(uncertain == 0);
+  }
+  const auto nan = [&](int64_t row, int64_t i) {
+    return (row == -3 || (row >= 0 && row % 2 == 0)) && i % 70 == 4 ? static_cast<double>(NAN) : normal(random);
+  };
+  check_search(make_problem<T>(70, 500, 70, nan), 10, KnnMetric::kSquaredEuclidean, "NaN");
+  CHECK(uncertain == 1);  // the query with a NaN
+  const auto infinite = [&](int64_t row, int64_t i) {
+    return row % 9 == 0 && i % 64 == 4 ? kInfinity : normal(random);
+  };
+  check_search(make_problem<T>(70, 500, 70, infinite), 10, KnnMetric::kDot, "infinities");
+  CHECK(uncertain > 0);
+  // More points within the error of bf16 than a list holds: only distances can tell which are nearest.
+  const auto near = [&](int64_t row, int64_t) { return row < 0 ? normal(random) : 1 + 0x1p-7 * (random() % 2); };
+  for (KnnMetric metric : {KnnMetric::kEuclidean, KnnMetric::kCosine}) {
+    check_search(make_problem<T>(40, 900, 64, near), 10, metric, "nearly equal points");
+  }
+  check_search(make_problem<T>(40, 900, 64, [&](int64_t row, int64_t) { return row % 2; }), 10, KnnMetric::kDot,
+               "ties");
+  CHECK(uncertain == 40);
+}
+
+// Norms from one end of the exponents to the other.
+void test_scales() {
+  std::mt19937 random(5);
+  std::normal_distribution<double> normal;
+  for (double scale : {1e-42, 1e-25, 1e-12, 1e12, 1e18, 1e37}) {
+    for (KnnMetric metric : kMetrics) {
+      const auto value = [&](int64_t row, int64_t) { return normal(random) * (row % 3 == 0 ? scale : 1); };
+      check_search(make_problem<float>(40, 600, 90, value), 4, metric, "mixed scales");
+    }
+    const auto value = [&](int64_t, int64_t) { return normal(random) * scale; };
+    check_search(make_problem<float>(40, 600, 90, value), 4, KnnMetric::kEuclidean, "scaled");
+  }
 }
 
 void test_shapes() {
@@ -131,6 +167,55 @@ void test_groups(int64_t scale, int64_t dim) {
   }
 }
 
+template <typename T>
+void check_backward(const Problem<T>& problem, int64_t k, KnnMetric metric) {
+  using Acc = mdprop::acc_t<T>;
+  const Result<T> found = search(problem, k, metric);
+  std::mt19937 random(6);
+  std::vector<Acc> weights(problem.num_queries * k);
+  for (Acc& weight : weights) weight = static_cast<Acc>(random() % 1000) / 100 - 5;
+  std::vector<T> grad_queries(problem.queries.size()), grad_points(problem.points.size());
+  mdprop::KnnTopkBackwardArgs<T> args{weights.data(),
+                                      problem.queries.data(),
+                                      problem.points.data(),
+                                      found.distances.data(),
+                                      found.indices.data(),
+                                      grad_queries.data(),
+                                      grad_points.data(),
+                                      problem.num_queries,
+                                      problem.num_points,
+                                      problem.dim,
+                                      k,
+                                      metric};
+  mdprop::knn_topk_backward_cpu<T>(args);
+  const DeviceBuffer<T> queries_cuda(problem.queries.size()), points_cuda(problem.points.size());
+  const DeviceBuffer<char> workspace(mdprop::knn_topk_backward_workspace(args));
+  args.grad_queries = queries_cuda.data();
+  args.grad_points = points_cuda.data();
+  args.workspace = workspace.data();
+  mdprop::knn_topk_backward_cuda<T>(args, nullptr);
+  const auto same_bytes = [](const DeviceBuffer<T>& a, const std::vector<T>& b) {
+    return b.empty() || std::memcmp(a.data(), b.data(), b.size() * sizeof(T)) == 0;
+  };
+  CHECK(same_bytes(queries_cuda, grad_queries));
+  CHECK(same_bytes(points_cuda, grad_points));
+}
+
+template <typename T>
+void test_backward() {
+  std::mt19937 random(7);
+  std::normal_distribution<double> normal;
+  const auto gaussian = [&](int64_t, int64_t) { return normal(random); };
+  for (KnnMetric metric : kMetrics) {
+    check_backward(make_problem<T>(29, 60, 11, gaussian), 7, metric);
+    check_backward(make_problem<T>(4, 3, 5, gaussian), 5, metric);  // padding
+  }
+  check_backward(make_problem<T>(3, 4500, 2, gaussian), 3, KnnMetric::kDot);     // several rounds of the prefix sum
+  check_backward(make_problem<T>(2100, 1, 1, gaussian), 1, KnnMetric::kCosine);  // too many pairs for shared memory
+  check_backward(make_problem<T>(0, 5, 3, gaussian), 2, KnnMetric::kSquaredEuclidean);
+  check_backward(make_problem<T>(5, 0, 3, gaussian), 2, KnnMetric::kSquaredEuclidean);
+}
+
 }  // namespace
 
 int main() {
@@ -142,8 +227,13 @@ int main() {
   test_filter<BFloat16>();
   test_filter<Half>();
   test_shapes();
+  test_scales();
   test_groups<float>(1, 7);
   test_groups<double>(1, 7);
   test_groups<float>(3, 40);
+  test_backward<float>();
+  test_backward<double>();
+  test_backward<BFloat16>();
+  test_backward<Half>();
   return test_summary();
 }

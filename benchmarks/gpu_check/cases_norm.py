@@ -1,0 +1,134 @@
+"""multi_batch_norm on a card, forward and backward apart, against split and cat, torch.compile, torch's batch norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.gpu_check.plan import Planned, as_tuple, compiled, name_of, near
+from benchmarks.harness import Case
+from mdprop_ext import ops
+from mdprop_ext.reference.multi_batch_norm import multi_batch_norm as reference
+
+# Layers of a ResNet-50 at 224 x 224, of a CIFAR network, of an embedding head and of a video network.
+RESNET = ((64, 256, 56, 56), (64, 64, 112, 112), (256, 512, 28, 28), (64, 1024, 14, 14), (64, 2048, 7, 7))
+LARGE = ((256, 64, 112, 112), (256, 256, 56, 56))
+OTHERS = ((128, 64, 32, 32), (4096, 512), (8, 64, 16, 56, 56))
+LAYOUTS = ("nchw", "channels_last")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row: equal sizes of the branches; ``extra`` is what the op fuses, "", "relu" or "add relu"."""
+
+    shape: tuple[int, ...]
+    layout: str
+    dtype: torch.dtype
+    direction: str
+    branches: int = 2
+    extra: str = ""
+
+    @property
+    def name(self) -> str:
+        words = ("x".join(map(str, self.shape)), self.layout, self.direction, f"B {self.branches}", self.extra)
+        return " ".join(filter(None, words))
+
+
+def settings() -> list[Setting]:
+    """The most telling first: both dtypes and layouts at one shape, then shapes, branches and fusions."""
+    half, single = torch.bfloat16, torch.float32
+    both = ("forward", "backward")
+    rows = [Setting(RESNET[0], x, dtype, way) for dtype in (half, single) for x in LAYOUTS for way in both]
+    rows += [Setting(RESNET[0], x, half, way, 1) for x in LAYOUTS for way in both]
+    rows += [Setting(RESNET[0], x, half, way, 2, "add relu") for x in LAYOUTS for way in both]
+    rows += [Setting(shape, x, half, way) for shape in RESNET[1:] for x in LAYOUTS for way in both]
+    rows += [Setting(OTHERS[0], x, single, way, 2, "relu") for x in LAYOUTS for way in both]
+    rows += [Setting(shape, "nchw", single, way) for shape in OTHERS[1:] for way in both]
+    rows += [Setting(RESNET[0], x, half, way, branches) for branches in (4, 8) for x in LAYOUTS for way in both]
+    return rows + [Setting(shape, x, half, way) for shape in LARGE for x in LAYOUTS for way in both]
+
+
+def plan() -> list[Planned]:
+    """All rows of multi_batch_norm."""
+    return [Planned(f"multi_batch_norm {row.name} {name_of(row.dtype)}", partial(case, row)) for row in settings()]
+
+
+def plain(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, *, activation: str | None) -> Tensor:
+    """torch's own batch norm of one branch, which is cuDNN's where torch chooses that, and what follows it."""
+    y = F.batch_norm(x, None, None, weight[0], bias[0], training=True)
+    y = y if residual is None else y + residual
+    return y if activation is None else y.relu()
+
+
+def routed(function: Callable[..., Tensor], sizes: list[int] | Tensor) -> Callable[..., Tensor]:
+    """Training with the statistics of the batch, by the op or by its reference."""
+
+    def call(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, *, activation: str | None) -> Tensor:
+        added = {} if residual is None else {"residual": residual}
+        return function(x, weight, bias, None, None, branch=sizes, training=True, activation=activation, **added)
+
+    return call
+
+
+def runner(function: Callable[..., Tensor], inputs: list[Tensor], gradient: Tensor, row: Setting) -> Callable[[], Any]:
+    """Forward without a graph, or backward alone."""
+    residual = inputs[3] if len(inputs) > 3 else None
+    call = partial(function, *inputs[:3], residual, activation="relu" if row.extra else None)
+    if row.direction == "forward":
+
+        def forward() -> Tensor:
+            with torch.no_grad():
+                return call()
+
+        return forward
+    y = call()
+    return lambda: as_tuple(torch.autograd.grad(y, inputs, gradient, retain_graph=True))
+
+
+def case(row: Setting) -> Case:
+    """The tensors and peers of a row."""
+    torch.manual_seed(0)
+    x = torch.randn(row.shape, device="cuda").to(row.dtype)
+    if row.layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    tables = [torch.rand(row.branches, row.shape[1], device="cuda") + 0.5 for _ in range(2)]
+    inputs = [x, *tables, *([torch.randn_like(x)] if "add" in row.extra else [])]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    gradient = torch.randn_like(x)
+    sizes = [row.shape[0] // row.branches] * row.branches
+    functions = {"reference": routed(reference, sizes), "compile": compiled(routed(reference, sizes))}
+    if row.branches == 1:
+        functions |= {"batch_norm": plain, "compiled_batch_norm": compiled(plain)}
+    on_card = torch.tensor(sizes, device="cuda")  # as a network passes them on
+    units = 2 if row.direction == "forward" else 3  # tensors that must be read or written
+    return Case(
+        op="multi_batch_norm",
+        case=row.name,
+        dtype=name_of(row.dtype),
+        device="cuda",
+        ours=runner(routed(ops.multi_batch_norm, on_card), inputs, gradient, row),
+        peers={name: deferred(runner, function, inputs, gradient, row) for name, function in functions.items()},
+        check=near(1e-4 if row.dtype == torch.float32 else 2e-2),
+        work=x.numel(),
+        unit="values/s",
+        least_bytes=(units + ("add" in row.extra)) * x.nbytes,
+    )
+
+
+def deferred(make: Callable[..., Callable[[], Any]], *arguments: Any) -> Callable[[], Any]:
+    """A runner that is made by its first call, where an error concerns this peer alone."""
+    made: list[Callable[[], Any]] = []
+
+    def call() -> Any:
+        if not made:
+            made.append(make(*arguments))
+        return made[0]()
+
+    return call

@@ -1,0 +1,87 @@
+"""Measures the cases of all ops on the card, for as long as there is time, and records each row at once.
+
+What is recorded: the names of all cases, the speed of a copy and of a matrix product, then a row a case, or why a case
+failed or a peer is absent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import statistics
+import sys
+
+import torch
+import torch._functorch.config
+
+from benchmarks.gpu_check import cases_norm, cases_search, cases_step
+from benchmarks.gpu_check.plan import Planned, interleaved
+from benchmarks.gpu_check.process import append, seconds_told
+from benchmarks.gpu_check.stages import Deadline
+from benchmarks.harness import Case, measure
+from benchmarks.timing import CudaTimer, copy_floor, gemm
+
+SECONDS_A_CASE = 0.3
+ROUNDS = 15
+
+
+def ceilings() -> dict[str, float]:
+    """Bytes read and written a second by a copy of 1 GiB in all, and bf16 operations a second of a matrix product."""
+    seconds_of = CudaTimer()
+    product, operations = gemm("cuda")
+    runners = copy_floor(1 << 30, "cuda"), product
+    copy_s, product_s = (statistics.median(seconds_of(runner) for _ in range(ROUNDS)) for runner in runners)
+    return {"copy_bytes_per_s": (1 << 30) / copy_s, "bf16_flops_per_s": operations / product_s}
+
+
+def usable(case: Case) -> tuple[Case, dict[str, str]]:
+    """The case without the peers that cannot run here, and why they cannot."""
+    peers, reasons = dict(case.peers), {}
+    for name, peer in case.peers.items():
+        try:
+            if peer is not None:
+                peer()
+        except Exception as error:  # whatever a peer raises makes it absent, and its row goes on
+            peers[name] = None
+            reasons[name] = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return dataclasses.replace(case, peers=peers), reasons
+
+
+def record(planned: Planned) -> bool:
+    """Measures one case; whether there is a row."""
+    try:
+        case = planned.build()
+        if "momentum" in case.case:
+            reasons: dict[str, str] = {}  # a trial would change the velocity of one side alone
+        else:
+            case, reasons = usable(case)
+        row = measure(case, seconds=SECONDS_A_CASE, at_least=ROUNDS)
+    except Exception as error:  # a case that fails must not hide the next ones
+        append({"failed": planned.name, "message": f"{type(error).__name__}: {error}"[:1000]})
+        return False
+    append({"row": dataclasses.asdict(row), "absent": reasons})
+    return True
+
+
+def main() -> int:
+    deadline = Deadline(seconds_told(float("inf")))
+    # A backward pass that is timed alone runs many times on one graph, whose buffers it must not give away.
+    torch._functorch.config.donated_buffer = False
+    by_op = cases_norm.plan(), cases_step.plan(), cases_search.plan_knn(), cases_search.plan_hamming()
+    plans = list(interleaved(*by_op))
+    append({"planned": [planned.name for planned in plans]})
+    append({"ceilings": ceilings()})
+    good = True
+    for planned in plans:
+        if deadline.left() == 0:
+            break
+        append({"started": planned.name})
+        good &= record(planned)
+        torch._dynamo.reset()
+        gc.collect()
+        torch.cuda.empty_cache()
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

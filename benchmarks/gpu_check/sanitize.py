@@ -1,0 +1,107 @@
+"""Stage sanitize: a few small calls of every op under the tools of compute-sanitizer, where the machine allows them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu_check.machine import find_nvcc
+from benchmarks.gpu_check.process import Finished, read_record, run_recorded
+from benchmarks.gpu_check.stages import Context, Report, shortened
+
+# Refusals of API calls that torch makes on purpose are no errors of ours.
+TOOLS = {"memcheck": ["--report-api-errors", "no"], "racecheck": [], "synccheck": []}
+CALLS = [sys.executable, "-m", "benchmarks.gpu_check.small_calls"]
+SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)")
+
+
+def find_sanitizer() -> str | None:
+    """compute-sanitizer, on PATH or beside nvcc."""
+    nvcc = find_nvcc()
+    beside = str(Path(nvcc).resolve().with_name("compute-sanitizer")) if nvcc else ""
+    return shutil.which("compute-sanitizer") or shutil.which(beside)
+
+
+def run(context: Context) -> Report:
+    """Runs the calls without a tool, which shows that they work, then under each tool for its share of the time."""
+    environment = {
+        "MDPROP_BACKEND": "ext",
+        "PYTHONPATH": os.pathsep.join([str(context.root), str(context.root / "python_tests")]),
+        # Each tensor gets an allocation of its own, at whose end the tools look.
+        "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
+    }
+    report = Report()
+    plain, entries = recorded([], context, context.deadline.left(), environment)
+    report.failed = failures(entries, plain, "without a tool")
+    done = sum("done" in entry for entry in entries)
+    report.details = {"calls": done, "tools": {}}
+    if done == 0:
+        report.cut_off += ["every call"] if plain.status is None else []
+        return report
+    program = find_sanitizer()
+    for position, (tool, options) in enumerate(TOOLS.items()):
+        if program is None:
+            report.unavailable[tool] = "compute-sanitizer was not found on PATH or beside nvcc"
+            continue
+        seconds = context.deadline.left() / (len(TOOLS) - position)
+        command = [program, "--tool", tool, *options, "--error-exitcode", "86"]
+        finished, entries = recorded(command, context, seconds, environment)
+        report.details["tools"][tool] = judge(tool, finished, entries, done, report)
+    verdicts = [f"{tool} {result['verdict']}" for tool, result in report.details["tools"].items()]
+    report.details["summary"] = ", ".join([f"{done} calls", *verdicts])
+    return report
+
+
+def recorded(
+    prefix: list[str], context: Context, seconds: float, environment: dict[str, str]
+) -> tuple[Finished, list[dict[str, Any]]]:
+    """Runs the calls behind a command, and reads what they recorded."""
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder) / "record"
+        finished = run_recorded(
+            [*prefix, *CALLS], record=record, seconds=seconds, cwd=context.root, environment=environment
+        )
+        return finished, read_record(record)
+
+
+def failures(entries: list[dict[str, Any]], finished: Finished, where: str) -> list[str]:
+    """The calls that raised, and the end of a process that did not end by itself."""
+    failed = [f"{entry['failed']} {where}: {entry['message']}" for entry in entries if "failed" in entry]
+    if not failed and finished.status not in (0, 86, None):
+        failed.append(f"the calls {where} ended with {finished.status}: {shortened(finished.tail[-300:])}")
+    return failed
+
+
+def judge(tool: str, finished: Finished, entries: list[dict[str, Any]], wanted: int, report: Report) -> dict[str, Any]:
+    """The verdict on one tool, entered into the report: clean, errors, cut off, or unavailable on this machine."""
+    done = sum("done" in entry for entry in entries)
+    result = {"calls": done, "seconds": round(finished.seconds, 1), "verdict": "clean"}
+    found = SUMMARY.search(finished.output)
+    if found is not None and int(found[1]) > 0:
+        result["verdict"] = f"{found[1]} errors"
+        report.failed.append(f"{tool}: {found[1]} errors: {first_complaint(finished.output)}")
+        result["output"] = finished.output[:8000]
+    elif done == 0 and finished.status is not None:
+        # The same calls ran without the tool, so it is the tool that this machine refuses.
+        result["verdict"] = "unavailable"
+        report.unavailable[tool] = first_complaint(finished.output)
+    elif done < wanted and finished.status in (0, 86, None):
+        result["verdict"] = "cut off"
+        report.cut_off.append(f"{tool}: {wanted - done} of {wanted} calls")
+    else:
+        report.failed += failures(entries, finished, f"under {tool}")
+        if found is None:
+            report.failed.append(f"{tool}: no summary: {shortened(finished.tail[-300:])}")
+    return result
+
+
+def first_complaint(output: str) -> str:
+    """The first line that a tool writes beside its name, else the last of the output."""
+    lines = [line.lstrip("= ").strip() for line in output.splitlines() if line.startswith("=========")]
+    lines = [line for line in lines if line and not line.startswith("COMPUTE-SANITIZER") and "SUMMARY" not in line]
+    return shortened((lines or output.strip().splitlines()[-1:] or ["no output"])[0])

@@ -1,0 +1,68 @@
+"""Calls every op forward and backward on small tensors, one call for each kind of sample in the contract table.
+
+The calls of all ops alternate, so that even a few of them are of every op. What the ops compute is not looked at.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+
+import torch
+from op_case import OpCase, Sample
+from op_cases import OP_CASES
+from op_checks import first, moved, with_gradients
+
+from benchmarks.gpu_check.process import append, seconds_told
+from benchmarks.gpu_check.stages import Deadline
+
+MOST_VALUES = 1 << 14
+MOST_CALLS = 10  # of one op and dtype
+
+
+def chosen(case: OpCase) -> Iterator[tuple[str, Sample]]:
+    """The first small sample of each variant, for the first dtype and bfloat16."""
+    for dtype in dict.fromkeys((case.dtypes[0], *(d for d in case.dtypes if d == torch.bfloat16))):
+        variants: dict[str, Sample] = {}
+        for sample in case.samples(dtype):
+            size = sum(value.numel() for value in sample.args if isinstance(value, torch.Tensor))
+            if 0 < size <= MOST_VALUES:
+                variants.setdefault(sample.variant, sample)
+        step = max(1, len(variants) // MOST_CALLS)
+        for sample in list(variants.values())[::step]:
+            yield f"{case.name} {sample.name} {str(dtype).removeprefix('torch.')}", sample
+
+
+def call(case: OpCase, sample: Sample) -> None:
+    """One call on the card, with its gradients."""
+    copy = with_gradients(case, sample.map(lambda tensor: tensor.to("cuda")))
+    result = first(case.raw(*moved(case.raw_args(copy), "cuda")))
+    wanted = [copy.args[i] for i in case.differentiable if copy.args[i] is not None]
+    if wanted and result.requires_grad:
+        torch.autograd.grad(result, wanted, torch.ones_like(result))
+    torch.cuda.synchronize()
+
+
+def main() -> int:
+    deadline = Deadline(seconds_told(float("inf")))
+    torch.manual_seed(0)
+    rounds = itertools.zip_longest(*([(case, *pair) for pair in chosen(case)] for case in OP_CASES))
+    failed = False
+    for entry in itertools.chain.from_iterable(rounds):
+        if entry is None:
+            continue
+        case, name, sample = entry
+        if deadline.left() == 0:
+            break
+        try:
+            call(case, sample)
+            append({"done": name})
+        except Exception as error:  # a call that raises must not hide the next ones
+            failed = True
+            append({"failed": name, "message": f"{type(error).__name__}: {error}".partition("\n")[0]})
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
