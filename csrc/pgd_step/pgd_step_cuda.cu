@@ -20,6 +20,7 @@ namespace mdprop {
 namespace {
 
 constexpr int kLinfThreads = 256;
+constexpr int kLinfBlocks = 4;  // a multiprocessor holds: enough loads to keep the memory busy
 
 // How samples share out the blocks of linf: small ones several to a block, large ones several blocks each.
 struct LinfShape {
@@ -30,7 +31,7 @@ struct LinfShape {
 
 // One thread a run: three loads of 16 bytes are then under way in each of the many threads of a multiprocessor.
 template <typename T, typename Target>
-__global__ void __launch_bounds__(kLinfThreads)
+__global__ void __launch_bounds__(kLinfThreads, kLinfBlocks)
     pgd_linf_kernel(const __grid_constant__ PgdStepArgs<T> args, Target target, LinfShape shape) {
   const int thread = static_cast<int>(threadIdx.x) % shape.threads;
   const int64_t sample = static_cast<int64_t>(blockIdx.x / shape.blocks_a_sample) * (kLinfThreads / shape.threads) +
@@ -39,11 +40,12 @@ __global__ void __launch_bounds__(kLinfThreads)
   const RunPlace place = run_place<T>(blockIdx.x % shape.blocks_a_sample, shape.threads, thread, shape.vector);
   if (!is_active(args, sample)) return store_x(args, target, sample, place);
   const SampleOptions<T> options(args, sample);
-  const InputRun<T> run = load_inputs<true>(args, args.grad, sample, place);
+  const InputRun<T> run = complete_run(args, sample, place, load_raw<true>(args, args.grad, sample, place));
   typename Target::Out results[kRun<T>];
   for (int k = 0; k < kRun<T>; ++k) {
-    results[k] = linf_value<typename Target::Out, Target::kExact>(run.x[k], run.grad[k], run.origin[k], options.step,
-                                                                  options.radius, run.lower[k], run.upper[k]);
+    const PgdValue<acc_t<T>> value = run.value(k);
+    results[k] = linf_value<typename Target::Out, Target::kExact>(value.x, value.grad, value.origin, options.step,
+                                                                  options.radius, value.lower, value.upper);
   }
   store_results(args, target, sample, place, run.shown, results);
 }
@@ -96,11 +98,14 @@ void run_samples(const PgdStepArgs<T>& args, Target target, bool vector, void* s
   const int64_t resident_blocks = int64_t{kTeamBlocks} * multiprocessor_count();
   const int64_t team = args.workspace == nullptr ? 1 : std::clamp<int64_t>(resident_blocks / args.samples, 1, parts);
   const int64_t own_chunks = chunks_a_part * ((parts + team - 1) / team);
-  const int64_t slot_bytes = int64_t{kSlotArrays} * kSlotBytes * threads;
-  const int64_t cached = std::min(own_chunks, shared_memory_bytes() / kTeamBlocks / slot_bytes);
-  const bool guesses = kNorm == PgdNorm::kL1 && parts > 1;
-  const auto shared = static_cast<size_t>(std::max(cached * slot_bytes, int64_t{guesses ? kHintBytes : 0}));
-  const SamplePlan plan{parts, chunks_a_part, static_cast<int>(team), static_cast<int>(cached), vector};
+  const int64_t slot_bytes = int64_t{kSlotBytes<T>} * threads;
+  const int64_t memory = shared_memory_share(kTeamBlocks) - static_cast<int64_t>(sizeof(WarpSums));
+  const bool guesses = kNorm == PgdNorm::kL1 && own_chunks * slot_bytes > memory;
+  const int64_t guess_bytes = guesses ? kGuessBytes : 0;
+  const int64_t cached = std::min(own_chunks, (memory - guess_bytes) / slot_bytes);
+  const auto shared = static_cast<size_t>(cached * slot_bytes + guess_bytes);
+  const SamplePlan plan{chunks,  parts, chunks_a_part, static_cast<int>(team), static_cast<int>(cached),
+                        guesses, vector};
   if (team == 1) {
     launch<pgd_sample_kernel<kNorm, T, Target>>(grid_size(args.samples), threads, shared, stream, args, target, plan);
   } else {

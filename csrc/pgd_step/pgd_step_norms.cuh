@@ -92,15 +92,16 @@ __device__ __forceinline__ L1Sums to_l1_sums(const Sums<3>& sums) {
   return result;
 }
 
-// A first lambda for a sample that does not stay in shared memory, so that a pass is expensive: that of some thousand of its
-// values, for their share of the radius. Each block of a team finds the same one. It takes the place of a histogram of all
-// values: the guess is as good, and needs no shared counters.
+// A first lambda for a sample that does not stay in shared memory, so that a pass is expensive: that of some thousand
+// of its values, for their share of the radius. Each block of a team finds the same one. It takes the place of a
+// histogram of all values: the guess is as good, and needs no shared counters.
 template <typename T>
-__device__ acc_t<T> l1_hint(const PgdStepArgs<T>& args, Team& team, const Sample<T>& sample,
-                            const SampleOptions<T>& options) {
+__device__ acc_t<T> l1_guess(const PgdStepArgs<T>& args, const SamplePlan& plan, Team& team, const Sample<T>& sample,
+                             const SampleOptions<T>& options) {
   using Acc = acc_t<T>;
-  constexpr int kRuns = kHintBytes / (kTeamThreads * kRun<T> * 2 * static_cast<int>(sizeof(Acc)));
-  Acc* const reach = reinterpret_cast<Acc*>(dynamic_shared());
+  constexpr int kRuns = kGuessBytes / (kTeamThreads * kRun<T> * 2 * static_cast<int>(sizeof(Acc)));
+  constexpr int kChunkBytes = kSlotBytes<T> * kTeamThreads;
+  Acc* const reach = reinterpret_cast<Acc*>(dynamic_shared() + plan.cached_chunks * kChunkBytes);
   Acc* const room = reach + kRuns * kRun<T> * kTeamThreads;
   const auto slot = [](int value) { return value * kTeamThreads + static_cast<int>(threadIdx.x); };
   sample.for_each_spread_run(kRuns, [&](int r, const InputRun<T>& run) {
@@ -118,8 +119,8 @@ __device__ acc_t<T> l1_hint(const PgdStepArgs<T>& args, Team& team, const Sample
   const double share = static_cast<double>(kRuns * kRun<T> * kTeamThreads) / static_cast<double>(args.sample_size);
   L1Search<Acc> search(static_cast<double>(options.radius) * share, sums_for(Acc(0)));
   while (search.searching()) search.update(sums_for(search.lambda()));
-  const Acc hint = search.solution().high;
-  return hint < Acc(INFINITY) ? hint : Acc(0);
+  const Acc guess = search.solution().high;
+  return guess < Acc(INFINITY) ? guess : Acc(0);
 }
 
 template <typename T, typename Target>
@@ -127,22 +128,22 @@ __device__ void l1_step(const PgdStepArgs<T>& args, Target target, const SampleP
                         Sample<T>& sample) {
   using Acc = acc_t<T>;
   const SampleOptions<T> options(args, sample.number());
-  Acc hint = 0;
-  if (plan.parts > 1) {
-    if (!sample.inactive()) hint = l1_hint(args, team, sample, options);
+  Acc guess = 0;
+  if (plan.guesses) {
+    if (!sample.inactive()) guess = l1_guess(args, plan, team, sample, options);
     if (args.velocity != nullptr) team.barrier();  // the guess has read velocities that the next pass replaces
   }
 
-  // What the centres and their roundings use of the radius, the total for 0, and the sums for the hint.
+  // What the centres and their roundings use of the radius, the total for 0, and the sums for the guess.
   const auto first = sample.template sum<5>([=](const PgdValue<Acc>& value) {
     const L1Coordinate<Acc> at = l1_coordinate(value, options.step);
     const Acc moved = value.origin - at.centre;
-    const Sums<3> sums = l1_sums(at.reach, at.room, hint);
+    const Sums<3> sums = l1_sums(at.reach, at.room, guess);
     return Sums<5>{{static_cast<double>(moved < 0 ? -moved : moved) + rest_distance<Target>(value),
                     static_cast<double>(l1_pull(at.reach, at.room, Acc(0))), sums[0], sums[1], sums[2]}};
   });
-  const L1Sums at_hint = to_l1_sums({{first[2], first[3], first[4]}});
-  L1Search<Acc> search(options.radius - first[0], first[1], hint, at_hint);
+  const L1Sums at_guess = to_l1_sums({{first[2], first[3], first[4]}});
+  L1Search<Acc> search(options.radius - first[0], first[1], guess, at_guess);
   for (int round = 0; team.begin_round(round, search.searching()); ++round) {
     const Acc lambda = search.lambda();
     const auto sums = sample.template sum<3>(

@@ -8,8 +8,9 @@
 
 MDPROP_ISA_BEGIN
 
-// A sample is summed up by a team of one or more blocks. It has a fixed number of parts, which depends on its size alone;
-// each is summed up by one block, and the parts are added in order: so the size of the team does not show in the bits.
+// A sample is summed up by a team of one or more blocks. It has a fixed number of parts, which depends on its size
+// alone; each is summed up by one block, and the parts are added in order: so the size of the team does not show in the
+// bits.
 constexpr int kTeamThreads = 256;
 constexpr int kTeamBlocks = 2;  // that a multiprocessor holds: each has half of its registers and shared memory
 constexpr int64_t kPartSize = 8192;
@@ -20,17 +21,15 @@ constexpr int kMaxFields = 5;    // of a sum
 constexpr int kMaxRounds = 128;  // passes of the l1 search, at most
 constexpr int64_t kRoundBytes = kMaxRounds * static_cast<int64_t>(sizeof(int));
 
-// A chunk of a sample in shared memory: 16 bytes a thread of x, grad and origin each.
-constexpr int kSlotArrays = 3;
-constexpr int kSlotBytes = 16;
-constexpr int kHintBytes = 32 << 10;  // of shared memory for the guess of l1, before it holds chunks
+constexpr int kGuessBytes = 32 << 10;  // of shared memory for the guess of l1, behind the chunks
 
 // How the blocks of a launch share out samples.
 struct SamplePlan {
-  int64_t parts;          // of a sample
+  int64_t chunks, parts;  // of a sample
   int64_t chunks_a_part;  // a chunk is a run of every thread of a block
   int team_size;          // blocks a sample
   int cached_chunks;      // of a block's chunks, that its shared memory holds
+  bool guesses;           // l1 starts from a guess, since passes are expensive
   bool vector;            // runs are aligned
 };
 
@@ -38,7 +37,8 @@ inline int64_t count_parts(int64_t sample_size) {
   return std::clamp<int64_t>((sample_size + kPartSize - 1) / kPartSize, 1, kMaxParts);
 }
 
-// Bytes: a counter a round, then the sums of all parts twice, since one set may still be read while the next is written.
+// Bytes: a counter a round, then the sums of all parts twice, since one set may still be read while the next is
+// written.
 inline int64_t pgd_step_workspace(int64_t samples, int64_t sample_size) {
   const int64_t parts = count_parts(sample_size);
   if (parts == 1 || samples > kMaxTeams) return 0;

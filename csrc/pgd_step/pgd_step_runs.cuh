@@ -1,6 +1,6 @@
 // Runs: the values of a sample that a thread loads and stores at once, with the mask applied.
 //
-// Where every pointer is aligned and M is a multiple of kRun, a run is 16 bytes of neighbouring values. Elsewhere its
+// Where every pointer is aligned and M is a multiple of kRun, a run is a vector of neighbouring values. Elsewhere its
 // values are a block's width apart, so that a warp still reads neighbours.
 #pragma once
 
@@ -13,8 +13,9 @@
 
 MDPROP_ISA_BEGIN
 
+// 16 bytes; 8 for half types, since eight values in flight would take more registers than they hide latency.
 template <typename T>
-constexpr int kRun = kVectorWidth<T>;
+constexpr int kRun = sizeof(T) == 2 ? 4 : kVectorWidth<T>;
 
 struct RunPlace {
   int64_t first;  // the place of the run's first value in its sample
@@ -85,14 +86,23 @@ struct PgdValue {
   bool shown;
 };
 
+// x and grad stay as they are stored, which takes half the registers for half types.
 template <typename T>
 struct InputRun {
   using Acc = acc_t<T>;
-  Acc x[kRun<T>], grad[kRun<T>], origin[kRun<T>], lower[kRun<T>], upper[kRun<T>];
+  T x[kRun<T>], grad[kRun<T>];
+  Acc origin[kRun<T>], lower[kRun<T>], upper[kRun<T>];
   uint32_t shown;  // bit k for value k
 
   __device__ PgdValue<Acc> value(int k) const {
-    return {x[k], grad[k], origin[k], lower[k], upper[k], (shown >> k & 1) != 0};
+    const bool is_shown = (shown >> k & 1) != 0;
+    const Acc rest = clamp_to(Acc(0), lower[k], upper[k]);
+    return {is_shown ? widen(x[k]) : rest,
+            is_shown ? widen(grad[k]) : Acc(0),
+            is_shown ? origin[k] : rest,
+            lower[k],
+            upper[k],
+            is_shown};
   }
 };
 
@@ -132,19 +142,16 @@ __device__ RawRun<T> load_raw(const PgdStepArgs<T>& args, const T* grad, int64_t
 }
 
 template <typename T>
-__device__ InputRun<T> widen_run(const PgdStepArgs<T>& args, int64_t sample, const RunPlace& place,
-                                 const RawRun<T>& raw) {
+__device__ InputRun<T> complete_run(const PgdStepArgs<T>& args, int64_t sample, const RunPlace& place,
+                                    const RawRun<T>& raw) {
   using Acc = acc_t<T>;
   InputRun<T> run;
   load_bounds(args, sample, place, run.lower, run.upper);
   run.shown = shown_bits(args, sample, place);
   for (int k = 0; k < kRun<T>; ++k) {
-    const bool shown = (run.shown >> k & 1) != 0;
-    const Acc rest = clamp_to(Acc(0), run.lower[k], run.upper[k]);
-    const Acc centre = args.origin_bytes == nullptr ? widen(raw.origin[k]) : byte_value<Acc>(raw.bytes[k]);
-    run.x[k] = shown ? widen(raw.x[k]) : rest;
-    run.grad[k] = shown ? widen(raw.grad[k]) : Acc(0);
-    run.origin[k] = shown ? centre : rest;
+    run.x[k] = raw.x[k];
+    run.grad[k] = raw.grad[k];
+    run.origin[k] = args.origin_bytes == nullptr ? widen(raw.origin[k]) : byte_value<Acc>(raw.bytes[k]);
   }
   return run;
 }

@@ -1,5 +1,5 @@
-// A sample as a team of blocks holds it: each block has some of its chunks in shared memory, as many as fit, and reads the
-// rest again for every pass. A small sample is all in the shared memory of one block.
+// A sample as a team of blocks holds it: each block has some of its chunks in shared memory, as many as fit, and reads
+// the rest again for every pass. A small sample is all in the shared memory of one block.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,10 @@
 #include "pgd_step/pgd_step_sums.cuh"
 
 MDPROP_ISA_BEGIN
+
+// Shared memory of a thread for a chunk: a run of x, grad and origin each.
+template <typename T>
+constexpr int kSlotBytes = 3 * kRun<T> * static_cast<int>(sizeof(T));
 
 // Thread t owns run t of every chunk of its block, in every pass; so it alone touches its slots of the cache.
 template <typename T>
@@ -30,8 +34,8 @@ class Sample {
     momentum_ = Momentum::kNew;
   }
 
-  // The sum of term(value) over the sample, the same bits in every thread of the team. With `rests`, this block only takes
-  // part in the barriers.
+  // The sum of term(value) over the sample, the same bits in every thread of the team. With `rests`, this block only
+  // takes part in the barriers.
   template <int kFields, typename Term>
   __device__ Sums<kFields> sum(const Term& term, bool rests = false) {
     int slot = 0;
@@ -64,7 +68,9 @@ class Sample {
   template <typename Target>
   __device__ void write_x(Target target) const {
     for (int64_t part = team_.first_part(); part < plan_.parts; part += team_.part_step()) {
-      for_each_place(part, [&](const RunPlace& place) { store_x(args_, target, sample_, place); });
+      for (int64_t chunk = part * plan_.chunks_a_part; chunk < end_chunk(part); ++chunk) {
+        store_x(args_, target, sample_, place(chunk));
+      }
     }
   }
 
@@ -75,13 +81,10 @@ class Sample {
     const int64_t spacing = args_.sample_size / (runs * warps) / kRun<T> * kRun<T>;
     for (int r = 0; r < runs; ++r) {
       const int64_t start = (r * warps + warp_id()) * spacing;
-      const RunPlace place = plan_.vector ? RunPlace{start + lane_id() * kRun<T>, 1, true}
-                                          : RunPlace{start + lane_id(), kWarpSize, false};
-      InputRun<T> run = widen_run(args_, sample_, place, load_raw<false>(args_, args_.grad, sample_, place));
-      if (momentum_ == Momentum::kNew) {
-        T velocity[kRun<T>];
-        new_velocity(place, run, velocity);
-      }
+      const RunPlace at =
+          plan_.vector ? RunPlace{start + lane_id() * kRun<T>, 1, true} : RunPlace{start + lane_id(), kWarpSize, false};
+      InputRun<T> run = complete_run(args_, sample_, at, load_raw<false>(args_, args_.grad, sample_, at));
+      if (momentum_ == Momentum::kNew) new_velocity(at, run);
       visit(r, run);
     }
   }
@@ -89,45 +92,47 @@ class Sample {
  private:
   enum class Momentum { kNone, kNew, kStored };
 
+  __device__ RunPlace place(int64_t chunk) const {
+    return run_place<T>(chunk, static_cast<int>(blockDim.x), static_cast<int>(threadIdx.x), plan_.vector);
+  }
+  __device__ int64_t end_chunk(int64_t part) const { return min((part + 1) * plan_.chunks_a_part, plan_.chunks); }
+
+  // visit(run, place) for the thread's runs of a part, of which `slot` counts those before. The next run is under way
+  // while one is worked on.
   template <typename Visit>
-  __device__ void for_each_place(int64_t part, const Visit& visit) const {
-    const int threads = static_cast<int>(blockDim.x);
-    for (int64_t chunk = part * plan_.chunks_a_part; chunk < (part + 1) * plan_.chunks_a_part; ++chunk) {
-      if (chunk * threads * kRun<T> >= args_.sample_size) return;
-      visit(run_place<T>(chunk, threads, static_cast<int>(threadIdx.x), plan_.vector));
+  __device__ void for_each_run(int64_t part, int& slot, const Visit& visit) const {
+    int64_t chunk = part * plan_.chunks_a_part;
+    const int64_t end = end_chunk(part);
+    if (chunk >= end) return;
+    RawRun<T> next = fetch(place(chunk), slot);
+    for (; chunk < end; ++chunk, ++slot) {
+      const RunPlace at = place(chunk);
+      InputRun<T> run = complete_run(args_, sample_, at, next);
+      const bool cached = slot < plan_.cached_chunks;
+      if (cached && !filled_) write_slot(slot, next);
+      if (chunk + 1 < end) next = fetch(place(chunk + 1), slot + 1);
+      if (momentum_ == Momentum::kNew) {
+        new_velocity(at, run);
+        store_run(args_.velocity + sample_ * args_.sample_size, at, args_.sample_size, run.grad);
+        if (cached) store_run(slot_values<T>(slot, 1), whole_run(), kRun<T>, run.grad);
+      }
+      visit(run, at);
     }
   }
 
-  template <typename Visit>
-  __device__ void for_each_run(int64_t part, int& slot, const Visit& visit) {
-    for_each_place(part, [&](const RunPlace& place) {
-      const bool cached = slot < plan_.cached_chunks;
-      RawRun<T> raw;
-      if (cached && filled_) {
-        raw = read_slot(slot);
-      } else {
-        const T* grad = momentum_ == Momentum::kStored ? args_.velocity : args_.grad;
-        raw = load_raw<false>(args_, grad, sample_, place);
-      }
-      InputRun<T> run = widen_run(args_, sample_, place, raw);
-      if (momentum_ == Momentum::kNew) {
-        new_velocity(place, run, raw.grad);
-        store_run(args_.velocity + sample_ * args_.sample_size, place, args_.sample_size, raw.grad);
-      }
-      if (cached && (!filled_ || momentum_ == Momentum::kNew)) write_slot(slot, raw);
-      ++slot;
-      visit(run, place);
-    });
+  __device__ RawRun<T> fetch(const RunPlace& at, int slot) const {
+    if (filled_ && slot < plan_.cached_chunks) return read_slot(slot);
+    return load_raw<false>(args_, momentum_ == Momentum::kStored ? args_.velocity : args_.grad, sample_, at);
   }
 
-  // The velocities of a run, which also replace its gradients, rounded as they are stored.
-  __device__ void new_velocity(const RunPlace& place, InputRun<T>& run, T (&velocity)[kRun<T>]) const {
+  // Replaces the gradients of a run by its new velocities; by the old ones where the mask is 0.
+  __device__ void new_velocity(const RunPlace& place, InputRun<T>& run) const {
+    T velocity[kRun<T>] = {};
     load_run<false>(args_.velocity + sample_ * args_.sample_size, place, args_.sample_size, velocity);
     for (int k = 0; k < kRun<T>; ++k) {
-      if ((run.shown >> k & 1) == 0) continue;
-      const Acc decay = static_cast<Acc>(args_.decay);
-      velocity[k] = narrow<T>(momentum(widen(velocity[k]), run.grad[k], decay, normalised_));
-      run.grad[k] = widen(velocity[k]);
+      const T changed =
+          narrow<T>(momentum(widen(velocity[k]), widen(run.grad[k]), static_cast<Acc>(args_.decay), normalised_));
+      run.grad[k] = (run.shown >> k & 1) != 0 ? changed : velocity[k];
     }
   }
 
@@ -136,31 +141,34 @@ class Sample {
     if (momentum_ == Momentum::kNew) momentum_ = Momentum::kStored;
   }
 
-  // The 16 bytes of a thread for one of the three arrays of a slot.
+  // The run of a thread in one of the three arrays of a slot: x, grad and origin.
   template <typename S>
   __device__ S* slot_values(int slot, int array) const {
-    const int at = (slot * kSlotArrays + array) * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
-    return reinterpret_cast<S*>(dynamic_shared() + at * kSlotBytes);
+    const int at = (slot * 3 + array) * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
+    return reinterpret_cast<S*>(dynamic_shared() + at * (kSlotBytes<T> / 3));
   }
   __device__ RawRun<T> read_slot(int slot) const {
     RawRun<T> raw = {};
-    const RunPlace start{0, 1, true};
-    load_run<false>(slot_values<const T>(slot, 0), start, kRun<T>, raw.x);
-    load_run<false>(slot_values<const T>(slot, 1), start, kRun<T>, raw.grad);
-    load_run<false>(slot_values<const T>(slot, 2), start, kRun<T>, raw.origin);
-    load_run<false>(slot_values<const uint8_t>(slot, 2), start, kRun<T>, raw.bytes);
+    load_run<false>(slot_values<const T>(slot, 0), whole_run(), kRun<T>, raw.x);
+    load_run<false>(slot_values<const T>(slot, 1), whole_run(), kRun<T>, raw.grad);
+    if (args_.origin_bytes == nullptr) {
+      load_run<false>(slot_values<const T>(slot, 2), whole_run(), kRun<T>, raw.origin);
+    } else {
+      load_run<false>(slot_values<const uint8_t>(slot, 2), whole_run(), kRun<T>, raw.bytes);
+    }
     return raw;
   }
   __device__ void write_slot(int slot, const RawRun<T>& raw) const {
-    const RunPlace start{0, 1, true};
-    store_run(slot_values<T>(slot, 0), start, kRun<T>, raw.x);
-    store_run(slot_values<T>(slot, 1), start, kRun<T>, raw.grad);
+    store_run(slot_values<T>(slot, 0), whole_run(), kRun<T>, raw.x);
+    store_run(slot_values<T>(slot, 1), whole_run(), kRun<T>, raw.grad);
     if (args_.origin_bytes == nullptr) {
-      store_run(slot_values<T>(slot, 2), start, kRun<T>, raw.origin);
+      store_run(slot_values<T>(slot, 2), whole_run(), kRun<T>, raw.origin);
     } else {
-      store_run(slot_values<uint8_t>(slot, 2), start, kRun<T>, raw.bytes);
+      store_run(slot_values<uint8_t>(slot, 2), whole_run(), kRun<T>, raw.bytes);
     }
   }
+
+  __device__ static RunPlace whole_run() { return {0, 1, true}; }
 
   const PgdStepArgs<T>& args_;
   const SamplePlan& plan_;

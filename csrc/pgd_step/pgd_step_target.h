@@ -34,8 +34,8 @@ void with_target(const PgdStepArgs<T>& args, const Body& body) {
   if constexpr (std::is_same_v<T, float>) {
     if (args.out_bfloat16 != nullptr) return body(Target<BFloat16, false>{args.out_bfloat16});
     if (args.out_half != nullptr) return body(Target<Half, false>{args.out_half});
-  } else if (sizeof(T) == 2 && args.origin_bytes != nullptr) {
-    return body(Target<T, false>{args.out});
+  } else if constexpr (sizeof(T) == 2) {
+    if (args.origin_bytes != nullptr) return body(Target<T, false>{args.out});
   }
   body(Target<T, true>{args.out});
 }
