@@ -201,17 +201,21 @@ __device__ void store_gradients(const MultiBatchNormBackwardArgs<T>& args, const
   }
 }
 
-// The coefficients of the gradient of the slab's channels, for everyone after the next barrier.
+// The coefficients of the gradient of the slab's channels, for everyone after the next barrier. A thread reads no sums of
+// its own kernel but those that it wrote itself.
 template <typename T, int kWidth>
 __device__ void load_formulas(const NormBackwardJob<T>& job, int branch, const Walk<kWidth>& walk,
                               NormBackwardShared<acc_t<T>>& shared) {
   const auto& shape = job.args.shape;
   if (!shape.training || !walk.owns_channel()) return;
-  const double* sums = job.args.total_sums == nullptr ? job.sums : job.args.total_sums;
+  const double* total = job.args.total_sums;
+  const double* sums = total == nullptr ? job.sums : total;
   const int64_t channels = shape.channels, channel = walk.own_channel();
+  const double count =
+      total == nullptr ? static_cast<double>(count_of(shape, branch)) : total[count_entry(channels, branch)];
   shared.formulas[threadIdx.x] =
-      input_gradient(sums[first_entry(channels, branch, channel)], sums[second_entry(channels, branch, channel)],
-                     sums[count_entry(channels, branch)], job.args.var[branch * channels + channel], shape.eps);
+      input_gradient(sums[first_entry(channels, branch, channel)], sums[second_entry(channels, branch, channel)], count,
+                     job.args.var[branch * channels + channel], shape.eps);
 }
 
 // Writes the gradients of the open chunk, from what was kept as far as that goes.

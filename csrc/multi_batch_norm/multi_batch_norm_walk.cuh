@@ -182,14 +182,15 @@ class Walk {
 template <typename T, int kWidth>
 class Kept {
  public:
-  __device__ explicit Kept(int count)
-      : own_(reinterpret_cast<Vector<T, kWidth>*>(dynamic_shared()) + threadIdx.x), count_(count) {}
+  // For so many loads a thread; 0: the launch gives no dynamic shared memory.
+  __device__ explicit Kept(int count) : count_(count) {}
   // Whether there is room for the i-th load of every thread.
   __device__ bool holds(int i) const { return i < count_; }
-  __device__ Vector<T, kWidth>& operator[](int i) { return own_[i * kNormThreads]; }
+  __device__ Vector<T, kWidth>& operator[](int i) {
+    return reinterpret_cast<Vector<T, kWidth>*>(dynamic_shared())[i * kNormThreads + threadIdx.x];
+  }
 
  private:
-  Vector<T, kWidth>* own_;
   int count_;
 };
 
