@@ -57,9 +57,8 @@ def case(shape: tuple[int, ...], norm: str, dtype: torch.dtype, in_place: bool =
     origin = torch.rand(shape).to(dtype)
     args = ((origin + 0.01).clamp(0, 1), torch.randn(shape).to(dtype), origin)
     size = origin[0].numel()
-    step, radius = {"linf": (2 / 255, 8 / 255), "l2": (2 / 255 * size**0.5, 8 / 255 * size**0.5), "l1": (0.05, 12.0)}[
-        norm
-    ]
+    length = size**0.5
+    step, radius = {"linf": (0.01, 0.03), "l2": (0.01 * length, 0.03 * length), "l1": (0.05, 12.0)}[norm]
     options: dict[str, Any] = {"norm": norm, "step": step, "radius": radius}
     out = torch.empty_like(origin) if in_place else None
     return Case(

@@ -9,6 +9,8 @@ import torch
 from op_case import OpCase, Sample
 from torch import Tensor
 
+from mdprop_ext.info import collect
+
 
 def moved(value: Any, device: str | torch.device) -> Any:
     """A sample, or the arguments of a call, with all of their tensors on a device."""
@@ -19,9 +21,20 @@ def moved(value: Any, device: str | torch.device) -> Any:
     return value.to(device) if isinstance(value, Tensor) else value
 
 
+def is_emulated() -> bool:
+    """Whether this build runs its CUDA kernels on the CPU, where each thread has its price."""
+    return bool((collect()["extension"] or {}).get("emulated"))
+
+
+def size(sample: Sample) -> int:
+    """The number of values in a sample's tensors."""
+    return sum(a.numel() for a in sample.args if isinstance(a, Tensor))
+
+
 def samples(case: OpCase, dtype: torch.dtype, device: str) -> Iterator[Sample]:
-    """The samples of a row on a device, of the same values on each."""
-    return (moved(sample, device) for sample in case.samples(dtype))
+    """The samples of a row on a device, of the same values on each; in the emulation those of up to 2^14 values."""
+    largest = 1 << 14 if is_emulated() else 1 << 62
+    return (moved(sample, device) for sample in case.samples(dtype) if size(sample) <= largest)
 
 
 def gradcheck_samples(case: OpCase, device: str) -> Iterator[Sample]:
@@ -82,5 +95,5 @@ def raw_door(case: OpCase, sample: Sample) -> Callable[..., Tensor]:
 def small(case: OpCase, dtype: torch.dtype, device: str) -> list[Sample]:
     """One sample a variant: enough where the values do not matter."""
     chosen = {sample.variant: sample for sample in case.samples(dtype)}
-    few = [s for s in chosen.values() if sum(a.numel() for a in s.args if isinstance(a, Tensor)) < 1 << 17]
+    few = [s for s in chosen.values() if size(s) < (1 << 13 if is_emulated() else 1 << 17)]
     return [moved(sample, device) for sample in few]

@@ -19,8 +19,8 @@ from benchmarks.gpu_check.stages import Stage, exit_status, run_stages
 ROOT = Path(__file__).resolve().parent.parent.parent
 STAGES = (
     Stage("build", 150, build.run),
-    Stage("test", 160, tests.run, needs=("build",)),
-    Stage("sanitize", 100, sanitize.run, needs=("build",)),
+    Stage("test", 140, tests.run, needs=("build",)),
+    Stage("sanitize", 120, sanitize.run, needs=("build",)),
     Stage("bench", 140, bench.run),  # parts of it do not need the build
 )
 

@@ -62,7 +62,7 @@ class Recorder:
 
 def card_is_lost() -> bool:
     """Whether an error of a kernel has broken this process's use of the card."""
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return False
     try:
         torch.cuda.synchronize()

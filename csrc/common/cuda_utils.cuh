@@ -3,7 +3,9 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 
@@ -25,6 +27,18 @@ inline int multiprocessor_count() {
   cuda_check(cudaGetDevice(&device), "cudaGetDevice");
   cuda_check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
   return count;
+}
+
+// How much shared memory each of `blocks` blocks may have so that a multiprocessor of the current device holds them all.
+inline int64_t shared_memory_share(int blocks) {
+  constexpr int kReserved = 1024;  // of each block, for the system
+  int device = 0, of_block = 0, of_multiprocessor = 0;
+  cuda_check(cudaGetDevice(&device), "cudaGetDevice");
+  cuda_check(cudaDeviceGetAttribute(&of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+             "cudaDeviceGetAttribute");
+  cuda_check(cudaDeviceGetAttribute(&of_multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device),
+             "cudaDeviceGetAttribute");
+  return std::min(of_block, of_multiprocessor / blocks - kReserved);
 }
 
 }  // namespace mdprop

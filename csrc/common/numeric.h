@@ -50,12 +50,18 @@ MDPROP_HOST_DEVICE float widen(float value) { return value; }
 MDPROP_HOST_DEVICE double widen(double value) { return value; }
 MDPROP_HOST_DEVICE float widen(BFloat16 value) { return bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
 MDPROP_HOST_DEVICE float widen(Half value) {
+#ifdef __CUDA_ARCH__
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
+  return result;
+#else
   // Moves the exponent and mantissa in place and rescales by 2^112, which is exact for subnormals too.
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7fffu) << 13;
   const float scaled = bit_cast<float>(magnitude) * bit_cast<float>(0x77800000u);
   const uint32_t infinite = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;  // infinity and NaN keep an all-ones exponent
   return bit_cast<float>(bit_cast<uint32_t>(scaled) | infinite | sign);
+#endif
 }
 
 // Compute type to storage type: round to nearest, ties to even, NaN stays NaN.
@@ -72,12 +78,23 @@ MDPROP_HOST_DEVICE double narrow<double>(double value) {
 }
 template <>
 MDPROP_HOST_DEVICE BFloat16 narrow<BFloat16>(float value) {
+#ifdef __CUDA_ARCH__
+  BFloat16 result;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+  return result;
+#else
   const uint32_t bits = bit_cast<uint32_t>(value);
   const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   return {static_cast<uint16_t>(value != value ? 0x7fc0u : rounded)};
+#endif
 }
 template <>
 MDPROP_HOST_DEVICE Half narrow<Half>(float value) {
+#ifdef __CUDA_ARCH__
+  Half result;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+  return result;
+#else
   const uint32_t bits = bit_cast<uint32_t>(value);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;
@@ -89,6 +106,7 @@ MDPROP_HOST_DEVICE Half narrow<Half>(float value) {
   result = magnitude >= 0x47800000u ? 0x7c00u : result;  // 65536 and above, infinity
   result = magnitude > 0x7f800000u ? 0x7e00u : result;   // NaN
   return {static_cast<uint16_t>(result | sign)};
+#endif
 }
 
 // `count` values at once; `in` and `out` may not overlap.

@@ -22,15 +22,21 @@
 
 namespace mdprop {
 
-// The shape, the layout and the branches of x, common to all kernels.
+// The shape, the layout and the branches of x, common to all kernels. On the CPU order and offsets are given; on a card
+// kernels find them out from ids or sizes, so that the host never waits for a value.
 struct MultiBatchNormShape {
-  int64_t samples;         // N
-  int64_t channels;        // C
-  int64_t spatial;         // S, the values of one channel of one sample
-  int64_t branches;        // B
-  bool channels_last;      // x is [N, S, C]; else [N, C, S]
-  const int64_t* order;    // [N] samples sorted by branch, stable
-  const int64_t* offsets;  // [B + 1] branch b owns order[offsets[b]] .. order[offsets[b + 1] - 1]
+  int64_t samples;     // N
+  int64_t channels;    // C
+  int64_t spatial;     // S, the values of one channel of one sample
+  int64_t branches;    // B
+  bool channels_last;  // x is [N, S, C]; else [N, C, S]
+  int64_t* order;      // [N] samples sorted by branch, stable
+  int64_t* offsets;    // [B + 1] branch b owns order[offsets[b]] .. order[offsets[b + 1] - 1]
+  const int64_t* ids;  // [N] the branch of each sample, or null; of a card only, like the next three
+  const int64_t*
+      sizes;        // [B] samples of each branch, which follow one another, or null; with neither all are in branch 0
+  bool one_each;    // sample n is branch n; ids and sizes are null
+  void* workspace;  // workspace_bytes(shape, sizeof(T)), see multi_batch_norm_plan.h
   bool training;
   bool relu;
   double eps;
@@ -54,28 +60,30 @@ struct MultiBatchNormForwardArgs {
   acc_t<T>* var;           // [B, C] biased; like mean. Null outside training: weight is the whole scale
   T* y;                    // like x; must not alias it
   uint8_t* mask;           // [lines, mask_bytes_per_line], or null where not wanted
+  int64_t* count;          // [B] values a channel, or null
 };
 
 template <typename T>
 struct MultiBatchNormBackwardArgs {
   MultiBatchNormShape shape;
-  const T* grad;             // like x
-  const T* x;                // [N, C, S] or [N, S, C], dense
-  const uint8_t* mask;       // what relu passed, as forward wrote it; null: found out from x again
-  const acc_t<T>* weight;    // [B, C] or null: 1
-  const acc_t<T>* bias;      // [B, C] or null: 0; read with relu and without a mask only
-  const acc_t<T>* mean;      // [B, C] as forward used it
-  const acc_t<T>* var;       // [B, C]; null outside training: weight is the whole scale
-  const double* total_sums;  // [B, 2C + 1] sums over more than this batch, or null: those of this batch count
-  double* sums;              // [B, 2C + 1] of this batch, or null
-  T* grad_x;                 // like x, or null where only sums are wanted
-  T* grad_residual;          // like x, written with a mask: grad where it passed, else 0; or null
-  acc_t<T>* grad_weight;     // [B, C], or null where neither is wanted
-  acc_t<T>* grad_bias;       // [B, C], or null
+  const T* grad;           // like x
+  const T* x;              // [N, C, S] or [N, S, C], dense
+  const uint8_t* mask;     // what relu passed, as forward wrote it; null: found out from x again
+  const acc_t<T>* weight;  // [B, C] or null: 1
+  const acc_t<T>* bias;    // [B, C] or null: 0; read with relu and without a mask only
+  const acc_t<T>* mean;    // [B, C] as forward used it
+  const acc_t<T>* var;     // [B, C]; null outside training: weight is the whole scale
+  const double*
+      total_sums;         // [B, 2C + 1] of more than this batch, to be used in training; or null: those of this batch
+  double* sums;           // [B, 2C + 1] of this batch, or null
+  T* grad_x;              // like x, or null where only sums are wanted
+  T* grad_residual;       // like x, written with a mask: grad where it passed, else 0; or null
+  acc_t<T>* grad_weight;  // [B, C] of this batch, or null where neither is wanted
+  acc_t<T>* grad_bias;    // [B, C], or null
 };
 
-MDPROP_DECLARE_CPU(multi_batch_norm_statistics, MultiBatchNormStatisticsArgs)
-MDPROP_DECLARE_CPU(multi_batch_norm_forward, MultiBatchNormForwardArgs)
-MDPROP_DECLARE_CPU(multi_batch_norm_backward, MultiBatchNormBackwardArgs)
+MDPROP_DECLARE_KERNELS(multi_batch_norm_statistics, MultiBatchNormStatisticsArgs)
+MDPROP_DECLARE_KERNELS(multi_batch_norm_forward, MultiBatchNormForwardArgs)
+MDPROP_DECLARE_KERNELS(multi_batch_norm_backward, MultiBatchNormBackwardArgs)
 
 }  // namespace mdprop

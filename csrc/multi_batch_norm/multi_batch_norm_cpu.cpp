@@ -17,6 +17,7 @@ void multi_batch_norm_statistics(const MultiBatchNormStatisticsArgs<T>& args) {
 
 template <typename T>
 void multi_batch_norm_forward(const MultiBatchNormForwardArgs<T>& args) {
+  for (int64_t b = 0; args.count != nullptr && b < args.shape.branches; ++b) args.count[b] = count_of(args.shape, b);
   reads_rows(args.shape) ? forward_rows(args) : forward_planes(args);
 }
 

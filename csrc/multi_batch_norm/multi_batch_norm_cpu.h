@@ -128,29 +128,28 @@ template <typename T>
 InputGradient<acc_t<T>> use_sums(const MultiBatchNormBackwardArgs<T>& args, const GradientSums& own, int64_t branch,
                                  int64_t channel) {
   using Acc = acc_t<T>;
-  const Shape& shape = args.shape;
-  const int64_t at = branch * shape.channels + channel, count = count_entry(shape.channels, branch),
-                first = first_entry(shape.channels, branch, channel),
-                second = second_entry(shape.channels, branch, channel);
+  const int64_t channels = args.shape.channels, at = branch * channels + channel;
+  const int64_t count = count_entry(channels, branch), first = first_entry(channels, branch, channel),
+                second = second_entry(channels, branch, channel);
   if (args.sums != nullptr) {
     if (channel == 0) args.sums[count] = own.count;
     args.sums[first] = own.grad;
     args.sums[second] = own.product;
   }
-  const double* total = args.total_sums;
-  const GradientSums sums = total == nullptr ? own : GradientSums{total[count], total[first], total[second]};
   if (args.grad_weight != nullptr) {
-    args.grad_weight[at] = static_cast<Acc>(sums.product * inverse_at(args.var, at, shape.eps));
-    args.grad_bias[at] = static_cast<Acc>(sums.grad);
+    args.grad_weight[at] = static_cast<Acc>(own.product * inverse_at(args.var, at, args.shape.eps));
+    args.grad_bias[at] = static_cast<Acc>(own.grad);
   }
-  if (!shape.training) return {0, 0};
-  return input_gradient(sums.grad, sums.product, sums.count, args.var[at], shape.eps);
+  if (!args.shape.training) return {0, 0};
+  const double* total = args.total_sums;
+  return total == nullptr ? input_gradient(own.grad, own.product, own.count, args.var[at], args.shape.eps)
+                          : input_gradient(total[first], total[second], total[count], args.var[at], args.shape.eps);
 }
 
-// Whether the values of the batch have to be summed.
+// Whether the values of this batch have to be summed.
 template <typename T>
 bool needs_own_sums(const MultiBatchNormBackwardArgs<T>& args) {
-  return args.sums != nullptr || (args.total_sums == nullptr && (args.shape.training || args.grad_weight != nullptr));
+  return args.sums != nullptr || args.grad_weight != nullptr || (args.shape.training && args.total_sums == nullptr);
 }
 
 }  // namespace

@@ -19,8 +19,7 @@ struct Mixture {
         mean(as_dtype(mean_given, dtype)),
         var(as_dtype(var_given, dtype)),
         probs(as_dtype(probs_given, dtype)),
-        eps(eps_given),
-        branches(x.size(0)) {
+        eps(eps_given) {
     STD_TORCH_CHECK(x.dim() >= 2 && probs.dim() == 2 && probs.size(0) == x.size(0),
                     "multi_batch_norm_mixture: expected x [N, C, *] and probs [N, B]");
     check_table(weight, "weight", probs.size(1), x.size(1));
@@ -53,24 +52,32 @@ struct Mixture {
   Tensor mean, var, probs;      // [B, C], [B, C], [N, B]
   double eps;
   Tensor centre, scale, shift;  // [N, C]
-  Branches branches;
 };
 
 // x [N, C, *]; weight, bias [B, C] or absent; running_mean, running_var [B, C]; probs [N, B]. Returns y like x.
 Tensor mixture(Tensor x, OptionalTensor weight, OptionalTensor bias, Tensor running_mean, Tensor running_var,
                Tensor probs, double eps) {
   const Mixture tables(x, weight, bias, running_mean, running_var, probs, eps);
+  const DeviceScope device(x);
   const MemoryFormat format = kernel_format(x);
-  const Tensor x_dense = in_format(x, format);
+  const Tensor x_dense = kernel_input(device, x, format);
   Tensor y = torch::stable::empty_like(x_dense);
   if (x.numel() == 0) return y;
-  const MultiBatchNormShape shape = shape_of(x, format, tables.branches, false, 0, std::nullopt);
+  Branches branches(device, x);
+  const MultiBatchNormShape shape = branches.shape_of(x, format, false, 0, std::nullopt);
   dispatch_floating(x.scalar_type(), "multi_batch_norm_mixture", [&](auto tag) {
     using T = typename decltype(tag)::type;
     using Acc = acc_t<T>;
-    multi_batch_norm_mix_cpu<Acc>(tables.args<Acc>());
-    multi_batch_norm_forward_cpu<T>({shape, data<T>(x_dense), nullptr, data<Acc>(tables.scale), data<Acc>(tables.shift),
-                                     mutable_data<Acc>(tables.centre), nullptr, mutable_data<T>(y), nullptr});
+    const auto mix = tables.args<Acc>();
+    MDPROP_RUN(multi_batch_norm_mix, device, mix);
+    MultiBatchNormForwardArgs<T> args{};
+    args.shape = shape;
+    args.x = data<T>(x_dense);
+    args.weight = mix.scale;
+    args.bias = mix.shift;
+    args.mean = mix.centre;
+    args.y = mutable_data<T>(y);
+    MDPROP_RUN(multi_batch_norm_forward, device, args);
   });
   return y;
 }
@@ -82,8 +89,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_backward(Tensor grad, Tensor 
                                                             bool table_gradients) {
   STD_TORCH_CHECK(same_shape(grad, x), "multi_batch_norm_mixture_backward: grad must have the shape of x");
   const Mixture tables(x, weight, bias, running_mean, running_var, probs, eps);
+  const DeviceScope device(x);
   const MemoryFormat format = kernel_format(x);
-  const Tensor x_dense = in_format(x, format), grad_dense = in_format(grad_like(grad, x), format);
+  const Tensor x_dense = kernel_input(device, x, format), grad_dense = kernel_input(device, grad_like(grad, x), format);
   Tensor grad_x = torch::stable::empty_like(x_dense);
   const auto table = [&](const Tensor& like) {
     return table_gradients ? torch::stable::empty_like(like) : torch::stable::new_empty(like, {0});
@@ -94,12 +102,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_backward(Tensor grad, Tensor 
     for (Tensor empty : {grad_weight, grad_bias, grad_probs}) torch::stable::zero_(empty);
     return {grad_x, grad_weight, grad_bias, grad_probs};
   }
-  const MultiBatchNormShape shape = shape_of(x, format, tables.branches, false, 0, std::nullopt);
+  Branches branches(device, x);
+  const MultiBatchNormShape shape = branches.shape_of(x, format, false, 0, std::nullopt);
   dispatch_floating(x.scalar_type(), "multi_batch_norm_mixture_backward", [&](auto tag) {
     using T = typename decltype(tag)::type;
     using Acc = acc_t<T>;
     const auto mix = tables.args<Acc>();
-    multi_batch_norm_mix_cpu<Acc>(mix);
+    MDPROP_RUN(multi_batch_norm_mix, device, mix);
     MultiBatchNormBackwardArgs<T> args{};
     args.shape = shape;
     args.grad = data<T>(grad_dense);
@@ -111,11 +120,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_backward(Tensor grad, Tensor 
       args.grad_weight = mutable_data<Acc>(grad_scale);
       args.grad_bias = mutable_data<Acc>(grad_shift);
     }
-    multi_batch_norm_backward_cpu<T>(args);
+    MDPROP_RUN(multi_batch_norm_backward, device, args);
     if (table_gradients) {
-      multi_batch_norm_unmix_cpu<Acc>({mix, data<Acc>(grad_scale), data<Acc>(grad_shift),
-                                       mutable_data<Acc>(grad_weight), mutable_data<Acc>(grad_bias),
-                                       mutable_data<Acc>(grad_probs)});
+      const MultiBatchNormUnmixArgs<Acc> unmix{mix,
+                                               data<Acc>(grad_scale),
+                                               data<Acc>(grad_shift),
+                                               mutable_data<Acc>(grad_weight),
+                                               mutable_data<Acc>(grad_bias),
+                                               mutable_data<Acc>(grad_probs)};
+      MDPROP_RUN(multi_batch_norm_unmix, device, unmix);
     }
   });
   return {grad_x, grad_weight, grad_bias, grad_probs};
@@ -124,7 +137,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_backward(Tensor grad, Tensor 
 }  // namespace
 }  // namespace mdprop
 
-STABLE_TORCH_LIBRARY_IMPL(mdprop, CPU, module) {
+MDPROP_REGISTER_KERNELS(module) {
   module.impl("multi_batch_norm_mixture", TORCH_BOX(&mdprop::mixture));
   module.impl("multi_batch_norm_mixture_backward", TORCH_BOX(&mdprop::mixture_backward));
 }

@@ -63,9 +63,9 @@ struct MultiBatchNormUnmixArgs {
   T* grad_probs;                 // [N, B]
 };
 
-MDPROP_DECLARE_CPU(multi_batch_norm_merge, MultiBatchNormMergeArgs)
-MDPROP_DECLARE_CPU(multi_batch_norm_update, MultiBatchNormUpdateArgs)
-MDPROP_DECLARE_CPU(multi_batch_norm_mix, MultiBatchNormMixArgs)
-MDPROP_DECLARE_CPU(multi_batch_norm_unmix, MultiBatchNormUnmixArgs)
+MDPROP_DECLARE_KERNELS(multi_batch_norm_merge, MultiBatchNormMergeArgs)
+MDPROP_DECLARE_KERNELS(multi_batch_norm_update, MultiBatchNormUpdateArgs)
+MDPROP_DECLARE_KERNELS(multi_batch_norm_mix, MultiBatchNormMixArgs)
+MDPROP_DECLARE_KERNELS(multi_batch_norm_unmix, MultiBatchNormUnmixArgs)
 
 }  // namespace mdprop

@@ -14,14 +14,21 @@ std::tuple<Tensor, Tensor, Tensor> merge(Tensor moments, ScalarType dtype) {
                   "multi_batch_norm_merge: moments must be [R, B, 2C + 1]");
   STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
                   "multi_batch_norm_merge: dtype must be float32 or float64");
+  const DeviceScope device(moments);
   const int64_t parts = moments.size(0), branches = moments.size(1), channels = moments.size(2) / 2;
   const Tensor wide = as_dtype(moments, ScalarType::Double);
   Tensor mean = torch::stable::new_empty(moments, {branches, channels}, dtype), var = torch::stable::empty_like(mean);
   Tensor count = torch::stable::new_empty(moments, {branches}, ScalarType::Long);
   dispatch_compute(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    multi_batch_norm_merge_cpu<T>({parts, branches, channels, data<double>(wide), mutable_data<T>(mean),
-                                   mutable_data<T>(var), mutable_data<int64_t>(count)});
+    const MultiBatchNormMergeArgs<T> args{parts,
+                                          branches,
+                                          channels,
+                                          data<double>(wide),
+                                          mutable_data<T>(mean),
+                                          mutable_data<T>(var),
+                                          mutable_data<int64_t>(count)};
+    MDPROP_RUN(multi_batch_norm_merge, device, args);
   });
   return {mean, var, count};
 }
@@ -56,6 +63,7 @@ void update(std::vector<Tensor> running_means, std::vector<Tensor> running_vars,
             Tensor mean, Tensor var, Tensor count, std::optional<double> momentum) {
   check_update(running_means, running_vars, num_batches, mean, var, count, momentum);
   if (running_means.empty()) return;
+  const DeviceScope device(mean);
   const ScalarType dtype = running_means[0].scalar_type();
   const Tensor mean_same = as_dtype(mean, dtype), var_same = as_dtype(var, dtype);
   const Tensor counts = as_dtype(count, ScalarType::Long);
@@ -77,7 +85,7 @@ void update(std::vector<Tensor> running_means, std::vector<Tensor> running_vars,
       args.count = data<int64_t>(counts) + first;
       args.cumulative = !momentum.has_value();
       args.momentum = momentum.value_or(0);
-      multi_batch_norm_update_cpu<T>(args);
+      MDPROP_RUN(multi_batch_norm_update, device, args);
     }
   });
 }
@@ -85,7 +93,7 @@ void update(std::vector<Tensor> running_means, std::vector<Tensor> running_vars,
 }  // namespace
 }  // namespace mdprop
 
-STABLE_TORCH_LIBRARY_IMPL(mdprop, CPU, module) {
+MDPROP_REGISTER_KERNELS(module) {
   module.impl("multi_batch_norm_merge", TORCH_BOX(&mdprop::merge));
   module.impl("multi_batch_norm_update_", TORCH_BOX(&mdprop::update));
 }

@@ -24,10 +24,11 @@ void zero_all(std::initializer_list<Tensor> tables) {
 // x [N, C, *]; branch_ids [N] or branch_sizes [B] or neither. Returns the moments [B, 2C + 1].
 Tensor statistics(Tensor x, int64_t branches, OptionalTensor branch_ids, OptionalTensor branch_sizes) {
   STD_TORCH_CHECK(x.dim() >= 2, "multi_batch_norm_statistics: x must be [N, C, *]");
+  const DeviceScope device(x);
   const MemoryFormat format = kernel_format(x);
-  const Tensor x_dense = in_format(x, format);
-  const Branches order(x.size(0), branches, branch_ids, branch_sizes);
-  const MultiBatchNormShape shape = shape_of(x, format, order, true, 0, std::nullopt);
+  const Tensor x_dense = kernel_input(device, x, format);
+  Branches order(device, x, branches, branch_ids, branch_sizes);
+  const MultiBatchNormShape shape = order.shape_of(x, format, true, 0, std::nullopt);
   Tensor moments = torch::stable::new_empty(x, {branches, 2 * x.size(1) + 1}, ScalarType::Double);
   if (x.numel() == 0) {
     zero_all({moments});
@@ -35,7 +36,8 @@ Tensor statistics(Tensor x, int64_t branches, OptionalTensor branch_ids, Optiona
   }
   dispatch_floating(x.scalar_type(), "multi_batch_norm_statistics", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    multi_batch_norm_statistics_cpu<T>({shape, data<T>(x_dense), mutable_data<double>(moments)});
+    const MultiBatchNormStatisticsArgs<T> args{shape, data<T>(x_dense), mutable_data<double>(moments)};
+    MDPROP_RUN(multi_batch_norm_statistics, device, args);
   });
   return moments;
 }
@@ -60,14 +62,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(Tensor x, OptionalTen
   check_table(running_mean, "running_mean", branches, channels);
   check_table(running_var, "running_var", branches, channels);
 
+  const DeviceScope device(x);
   const MemoryFormat format = kernel_format(x);
-  const Tensor x_dense = in_format(x, format);
+  const Tensor x_dense = kernel_input(device, x, format);
   OptionalTensor residual_dense;
-  if (residual.has_value()) residual_dense = in_format(*residual, format);
+  if (residual.has_value()) residual_dense = kernel_input(device, *residual, format);
   const ScalarType dtype = accumulate_dtype(x.scalar_type());
   const OptionalTensor weight_wide = as_dtype(weight, dtype), bias_wide = as_dtype(bias, dtype);
-  const Branches order(x.size(0), branches, branch_ids, branch_sizes);
-  const MultiBatchNormShape shape = shape_of(x, format, order, training, eps, activation);
+  Branches order(device, x, branches, branch_ids, branch_sizes);
+  const MultiBatchNormShape shape = order.shape_of(x, format, training, eps, activation);
 
   Tensor y = torch::stable::empty_like(x_dense);
   const auto statistic = [&](const OptionalTensor& running) {
@@ -76,20 +79,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(Tensor x, OptionalTen
   };
   Tensor mean = statistic(running_mean), var = statistic(running_var);
   Tensor count = torch::stable::new_empty(x, {branches}, ScalarType::Long);
-  for (int64_t b = 0; b < branches; ++b) mutable_data<int64_t>(count)[b] = count_of(shape, b);
   const bool wants_mask = shape.relu && residual.has_value();
   Tensor mask =
       torch::stable::new_empty(x, {wants_mask ? lines(shape) * mask_bytes_per_line(shape) : 0}, ScalarType::Byte);
   if (x.numel() == 0) {
+    zero_all({count});
     if (training) zero_all({mean, var});
     return {y, mean, var, count, mask};
   }
   dispatch_floating(x.scalar_type(), "multi_batch_norm", [&](auto tag) {
     using T = typename decltype(tag)::type;
     using Acc = acc_t<T>;
-    multi_batch_norm_forward_cpu<T>({shape, data<T>(x_dense), data<T>(residual_dense), data<Acc>(weight_wide),
-                                     data<Acc>(bias_wide), mutable_data<Acc>(mean), mutable_data<Acc>(var),
-                                     mutable_data<T>(y), wants_mask ? mutable_data<uint8_t>(mask) : nullptr});
+    MultiBatchNormForwardArgs<T> args{};
+    args.shape = shape;
+    args.x = data<T>(x_dense);
+    args.residual = data<T>(residual_dense);
+    args.weight = data<Acc>(weight_wide);
+    args.bias = data<Acc>(bias_wide);
+    args.mean = mutable_data<Acc>(mean);
+    args.var = mutable_data<Acc>(var);
+    args.y = mutable_data<T>(y);
+    args.mask = wants_mask ? mutable_data<uint8_t>(mask) : nullptr;
+    args.count = mutable_data<int64_t>(count);
+    MDPROP_RUN(multi_batch_norm_forward, device, args);
   });
   return {y, mean, var, count, mask};
 }
@@ -128,15 +140,16 @@ Gradients gradients(const GradientInputs& in, const OptionalTensor& total_sums, 
   const Tensor& x = in.x;
   const int64_t branches = in.mean.size(0), channels = x.size(1);
   check_inputs(in, branches, channels);
+  const DeviceScope device(x);
   const MemoryFormat format = kernel_format(x);
-  const Tensor x_dense = in_format(x, format);
-  const Tensor grad_dense = in_format(grad_like(in.grad, x), format);
+  const Tensor x_dense = kernel_input(device, x, format),
+               grad_dense = kernel_input(device, grad_like(in.grad, x), format);
   const ScalarType dtype = accumulate_dtype(x.scalar_type());
   const OptionalTensor weight = as_dtype(in.weight, dtype), bias = as_dtype(in.bias, dtype),
                        totals = as_dtype(total_sums, ScalarType::Double);
   const Tensor mean = as_dtype(in.mean, dtype), var = as_dtype(in.var, dtype);
-  const Branches order(x.size(0), branches, in.branch_ids, in.branch_sizes);
-  const MultiBatchNormShape shape = shape_of(x, format, order, in.training, in.eps, in.activation);
+  Branches order(device, x, branches, in.branch_ids, in.branch_sizes);
+  const MultiBatchNormShape shape = order.shape_of(x, format, in.training, in.eps, in.activation);
   STD_TORCH_CHECK(!in.mask.has_value() || in.mask->numel() == lines(shape) * mask_bytes_per_line(shape),
                   "multi_batch_norm_backward: mask does not fit x");
   STD_TORCH_CHECK(!totals.has_value() || totals->numel() == branches * (2 * channels + 1),
@@ -158,18 +171,28 @@ Gradients gradients(const GradientInputs& in, const OptionalTensor& total_sums, 
   dispatch_floating(x.scalar_type(), "multi_batch_norm_backward", [&](auto tag) {
     using T = typename decltype(tag)::type;
     using Acc = acc_t<T>;
-    const auto if_wanted = [](bool wanted, auto* pointer) { return wanted ? pointer : nullptr; };
-    multi_batch_norm_backward_cpu<T>(
-        {shape, data<T>(grad_dense), data<T>(x_dense), data<uint8_t>(in.mask), data<Acc>(weight), data<Acc>(bias),
-         data<Acc>(mean), data<Acc>(var), data<double>(totals), if_wanted(wants_sums, mutable_data<double>(out.sums)),
-         if_wanted(wants_x, mutable_data<T>(out.x)), if_wanted(wants_residual, mutable_data<T>(out.residual)),
-         if_wanted(wants_affine, mutable_data<Acc>(out.weight)), if_wanted(wants_affine, mutable_data<Acc>(out.bias))});
+    MultiBatchNormBackwardArgs<T> args{};
+    args.shape = shape;
+    args.grad = data<T>(grad_dense);
+    args.x = data<T>(x_dense);
+    args.mask = data<uint8_t>(in.mask);
+    args.weight = data<Acc>(weight);
+    args.bias = data<Acc>(bias);
+    args.mean = data<Acc>(mean);
+    args.var = data<Acc>(var);
+    args.total_sums = data<double>(totals);
+    args.sums = wants_sums ? mutable_data<double>(out.sums) : nullptr;
+    args.grad_x = wants_x ? mutable_data<T>(out.x) : nullptr;
+    args.grad_residual = wants_residual ? mutable_data<T>(out.residual) : nullptr;
+    args.grad_weight = wants_affine ? mutable_data<Acc>(out.weight) : nullptr;
+    args.grad_bias = wants_affine ? mutable_data<Acc>(out.bias) : nullptr;
+    MDPROP_RUN(multi_batch_norm_backward, device, args);
   });
   return out;
 }
 
 // Returns grad_x like x; grad_residual like x, with a mask; grad_weight, grad_bias [B, C] if affine_gradients; those
-// that are not given have no elements. With sums [B, 2C + 1] these count instead of the sums of this batch.
+// that are not given have no elements. With sums [B, 2C + 1], grad_x takes these instead of the sums of this batch.
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(Tensor grad, Tensor x, OptionalTensor weight, OptionalTensor bias,
                                                     Tensor mean, Tensor var, OptionalTensor mask, OptionalTensor sums,
                                                     OptionalTensor branch_ids, OptionalTensor branch_sizes,
@@ -195,7 +218,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_sums(Tensor grad, Tensor x, Optional
 }  // namespace
 }  // namespace mdprop
 
-STABLE_TORCH_LIBRARY_IMPL(mdprop, CPU, module) {
+MDPROP_REGISTER_KERNELS(module) {
   module.impl("multi_batch_norm", TORCH_BOX(&mdprop::forward));
   module.impl("multi_batch_norm_backward", TORCH_BOX(&mdprop::backward));
   module.impl("multi_batch_norm_backward_sums", TORCH_BOX(&mdprop::backward_sums));

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "common/torch_device.h"
 #include "common/torch_stable.h"
 #include "multi_batch_norm/multi_batch_norm.h"
 
@@ -13,27 +14,34 @@ namespace mdprop {
 
 using OptionalTensor = std::optional<Tensor>;
 
-// Which samples belong to which branch: a stable counting sort of the ids, or the running sums of the sizes.
+// Which samples belong to which branch. On the CPU they are sorted here: a stable counting sort of the ids, or the
+// running sums of the sizes. Kernels on a card do that for themselves.
 class Branches {
  public:
-  Branches(int64_t samples, int64_t branches, const OptionalTensor& ids, const OptionalTensor& sizes);
-
+  Branches(const DeviceScope& device, const Tensor& x, int64_t branches, const OptionalTensor& ids,
+           const OptionalTensor& sizes);
   // One sample a branch.
-  explicit Branches(int64_t samples);
+  Branches(const DeviceScope& device, const Tensor& x);
 
-  const int64_t* order() const { return order_.data(); }      // [N]
-  const int64_t* offsets() const { return offsets_.data(); }  // [B + 1]
-  int64_t count() const { return static_cast<int64_t>(offsets_.size()) - 1; }
+  // The shape of x in this format. What it points to lives as long as these branches.
+  MultiBatchNormShape shape_of(const Tensor& x, MemoryFormat format, bool training, double eps,
+                               const std::optional<std::string>& activation);
 
  private:
-  std::vector<int64_t> order_, offsets_;
-};
+  void sort();
 
-MultiBatchNormShape shape_of(const Tensor& x, MemoryFormat format, const Branches& branches, bool training, double eps,
-                             const std::optional<std::string>& activation);
+  bool on_host_;
+  int64_t samples_, branches_;
+  OptionalTensor ids_, sizes_;            // int64, dense, on the device of x
+  std::vector<int64_t> order_, offsets_;  // on the CPU
+  OptionalTensor workspace_;              // on a card
+};
 
 // Refuses a table that is not [branches, channels].
 void check_table(const OptionalTensor& table, const char* name, int64_t branches, int64_t channels);
+
+// `tensor` dense in the format, at an address from which a card can load 16 bytes at a time.
+Tensor kernel_input(const DeviceScope& device, const Tensor& tensor, MemoryFormat format);
 
 // The gradient of a result like x, in the dtype of x.
 inline Tensor grad_like(const Tensor& grad, const Tensor& x) {

@@ -28,7 +28,7 @@ void linf_tile(const Acc* x, const Acc* grad, const Acc* origin, const Acc* lowe
 template <typename T, typename Target>
 void linf_step(const PgdStepArgs<T>& args, Target target) {
   const int64_t tasks_per_sample = (args.sample_size + kTile * kTilesPerTask - 1) / (kTile * kTilesPerTask);
-  const auto run_tile = args.bound_stride == 0 ? linf_tile<Target, 0, acc_t<T>> : linf_tile<Target, 1, acc_t<T>>;
+  const auto run_tile = args.lower_bounds == nullptr ? linf_tile<Target, 0, acc_t<T>> : linf_tile<Target, 1, acc_t<T>>;
   parallel_for(args.samples * tasks_per_sample, 2, [&](int64_t first, int64_t last) {
     InputTile<T> in;
     for (int64_t task = first; task < last; ++task) {
@@ -84,7 +84,6 @@ void l2_sample(const PgdStepArgs<T>& args, int64_t sample, Target target) {
   using Out = typename Target::Out;
   using In = InputTile<T>;
   const SampleOptions<T> options(args, sample);
-  const int64_t bound_stride = args.bound_stride;
   const auto grad_norm = norm_of(args, sample, [](const In& in, int64_t j) { return double(in.grad[j]); });
   const Direction<Acc> direction(grad_norm, options.step);
   const auto delta_norm = norm_of(args, sample, [=](const In& in, int64_t j) {
@@ -93,7 +92,7 @@ void l2_sample(const PgdStepArgs<T>& args, int64_t sample, Target target) {
   double radius = options.radius;
   if constexpr (!Target::kExact) {
     const auto rest = norm_of(args, sample, [=](const In& in, int64_t j) {
-      const Acc lower = in.lower[j * bound_stride], upper = in.upper[j * bound_stride];
+      const Acc lower = in.lower[j * in.bound_stride], upper = in.upper[j * in.bound_stride];
       return double(rounding_distance<Out>(clamp_to(in.origin[j], lower, upper), lower, upper));
     });
     radius = l2_radius(radius, rest.norm / rest.unit);
@@ -105,7 +104,8 @@ void l2_sample(const PgdStepArgs<T>& args, int64_t sample, Target target) {
     for_each_tile(first, last, [&](int64_t i, int64_t count) {
       in.load(args, sample, i, count);
       store_tile(args, sample, i, count, target, [&](Out* results) {
-        l2_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, bound_stride, direction, shrink, count, results);
+        l2_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, in.bound_stride, direction, shrink, count,
+                        results);
       });
     });
   });

@@ -56,13 +56,13 @@ void l1_sample(const PgdStepArgs<T>& args, int64_t sample, Target target) {
   using Acc = acc_t<T>;
   using Out = typename Target::Out;
   const SampleOptions<T> options(args, sample);
-  const int64_t size = args.sample_size, bound_stride = args.bound_stride;
+  const int64_t size = args.sample_size;
   Scratch<Acc> reach(size), room(size);
 
   const double used = sum_tiles<double>(size, [&](int64_t i, int64_t count) {
     InputTile<T> in;
     in.load(args, sample, i, count);
-    return l1_prepare_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, bound_stride, options.step, count,
+    return l1_prepare_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, in.bound_stride, options.step, count,
                                    reach.data() + i, room.data() + i);
   });
   const auto sums_for = [&](Acc lambda) {
@@ -77,7 +77,7 @@ void l1_sample(const PgdStepArgs<T>& args, int64_t sample, Target target) {
     for_each_tile(first, last, [&](int64_t i, int64_t count) {
       in.load(args, sample, i, count);
       store_tile(args, sample, i, count, target, [&](Out* results) {
-        l1_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, bound_stride, options.step, search.solution(),
+        l1_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, in.bound_stride, options.step, search.solution(),
                         count, results);
       });
     });

@@ -72,12 +72,18 @@ template <typename Acc>
 class L1Search {
  public:
   // `at_zero` are the sums for lambda = 0, `radius` what the pulls may add up to.
-  MDPROP_HOST_DEVICE L1Search(double radius, const L1Sums& at_zero)
-      : target_(radius * kBallSlack<Acc>), at_low_(at_zero), at_last_(at_zero) {
-    if (at_zero.total <= radius) return;
+  MDPROP_HOST_DEVICE L1Search(double radius, const L1Sums& at_zero) : L1Search(radius, at_zero.total, 0, at_zero) {}
+
+  // The same with the total for 0 and all sums for another first lambda, from which the search goes on.
+  MDPROP_HOST_DEVICE L1Search(double radius, double total_at_zero, Acc lambda, const L1Sums& at_lambda)
+      : target_(radius * kBallSlack<Acc>) {
+    if (total_at_zero <= radius) return;
     solution_.high = kInfinity;  // pulls every value to the centre
     if (target_ > 0) {
-      propose();
+      at_low_.total = total_at_zero;
+      at_low_.free = -1;  // unlike that of any other lambda
+      lambda_ = lambda;
+      update(at_lambda);
     } else {
       solution_.low = kInfinity;
     }
@@ -89,12 +95,13 @@ class L1Search {
 
   // Takes the sums for lambda() and chooses the next one.
   MDPROP_HOST_DEVICE void update(const L1Sums& sums) {
-    at_last_ = sums;
     (sums.total > target_ ? solution_.low : solution_.high) = lambda_;
     (sums.total > target_ ? at_low_ : at_high_) = sums;
     const bool one_piece = at_low_.free == at_high_.free && at_low_.full == at_high_.full;
     const bool close = at_high_.total >= target_ * kBallSlack<Acc>;
-    if (!close && !one_piece && next_above(solution_.low) < solution_.high) return propose();
+    if (!close && !one_piece && next_above(solution_.low) < solution_.high) {
+      return propose(sums);
+    }
     searching_ = false;
     if (close) {
       solution_.low = solution_.high;
@@ -110,12 +117,12 @@ class L1Search {
 
   // Newton's step from the last lambda if it stays in the bracket, else the middle of the bracket in the order of bits,
   // which halves the number of floating-point numbers that are left whatever their size.
-  MDPROP_HOST_DEVICE void propose() {
+  MDPROP_HOST_DEVICE void propose(const L1Sums& at_lambda) {
     searching_ = true;
     const Acc low = solution_.low, high = solution_.high;
     const Acc newton = static_cast<Acc>(static_cast<double>(lambda_) +
-                                        (at_last_.total - target_) / static_cast<double>(at_last_.free));
-    const bool usable = ++steps_ <= kNewtonSteps && at_last_.free > 0 && newton >= low && newton <= high;
+                                        (at_lambda.total - target_) / static_cast<double>(at_lambda.free));
+    const bool usable = ++steps_ <= kNewtonSteps && at_lambda.free > 0 && newton >= low && newton <= high;
     const Bits low_bits = bit_cast<Bits>(low), high_bits = bit_cast<Bits>(high);
     if (!usable) {
       lambda_ = bit_cast<Acc>(low_bits + (high_bits - low_bits) / 2);
@@ -125,7 +132,7 @@ class L1Search {
   }
 
   double target_;
-  L1Sums at_low_, at_high_, at_last_;
+  L1Sums at_low_, at_high_;
   L1Solution<Acc> solution_;
   Acc lambda_ = 0;
   int steps_ = 0;

@@ -12,21 +12,11 @@
 #include "common/tile.h"
 #include "pgd_step/pgd_step.h"
 #include "pgd_step/pgd_step_math.h"
+#include "pgd_step/pgd_step_target.h"
 
 MDPROP_ISA_BEGIN
 
 constexpr int64_t kTilesPerTask = 8;
-
-// Step and radius of one sample.
-template <typename T>
-struct SampleOptions {
-  acc_t<T> step;
-  acc_t<T> radius;
-
-  SampleOptions(const PgdStepArgs<T>& args, int64_t sample)
-      : step(static_cast<acc_t<T>>(args.step[sample * args.step_stride])),
-        radius(round_down<acc_t<T>>(args.radius[sample * args.radius_stride])) {}
-};
 
 // Up to kTile neighbouring values of one sample, starting at value i. Where the mask is 0, a point at rest in the box
 // stands for the value: x = origin and no gradient, which adds nothing to any norm.
@@ -36,12 +26,13 @@ class InputTile {
 
  public:
   const Acc *x, *grad, *origin, *lower, *upper;
+  int64_t bound_stride;  // of lower and upper: 0 or 1
 
   void load(const PgdStepArgs<T>& args, int64_t sample, int64_t i, int64_t count) {
     const int64_t at = sample * args.sample_size + i;
-    const int64_t bounds_at = sample * args.bound_sample_stride + i * args.bound_stride;
-    lower = args.lower + bounds_at;
-    upper = args.upper + bounds_at;
+    bound_stride = args.lower_bounds != nullptr ? 1 : 0;
+    lower = bound_stride != 0 ? args.lower_bounds + sample * args.bound_sample_stride + i : &args.lower;
+    upper = bound_stride != 0 ? args.upper_bounds + sample * args.bound_sample_stride + i : &args.upper;
     x = x_.load(args.x + at, count);
     grad = grad_.load(args.grad + at, count);
     if (args.origin_bytes == nullptr) {
@@ -51,12 +42,12 @@ class InputTile {
       origin = origin_copy_;
     }
     if (args.mask != nullptr) {
-      apply_mask(args.mask + sample * args.mask_sample_stride + i, args.bound_stride, count);
+      apply_mask(args.mask + sample * args.mask_sample_stride + i, count);
     }
   }
 
  private:
-  void apply_mask(const uint8_t* mask, int64_t bound_stride, int64_t count) {
+  void apply_mask(const uint8_t* mask, int64_t count) {
     for (int64_t j = 0; j < count; ++j) {
       const Acc rest = clamp_to(Acc(0), lower[j * bound_stride], upper[j * bound_stride]);
       x_copy_[j] = mask[j] != 0 ? x[j] : rest;
@@ -71,26 +62,6 @@ class InputTile {
   Tile<T> x_, grad_, origin_;
   alignas(64) Acc x_copy_[kTile], grad_copy_[kTile], origin_copy_[kTile];
 };
-
-// Where the results go. kExact: an origin is always storable in the type of the results.
-template <typename Type, bool kIsExact>
-struct Target {
-  using Out = Type;
-  static constexpr bool kExact = kIsExact || sizeof(Out) > 2;
-  Out* out;  // [N, M]
-};
-
-// Calls body(target) with the output, whose type is T or, for fp32, a half type.
-template <typename T, typename Body>
-void with_target(const PgdStepArgs<T>& args, const Body& body) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (args.out_bfloat16 != nullptr) return body(Target<BFloat16, false>{args.out_bfloat16});
-    if (args.out_half != nullptr) return body(Target<Half, false>{args.out_half});
-  } else if (sizeof(T) == 2 && args.origin_bytes != nullptr) {
-    return body(Target<T, false>{args.out});
-  }
-  body(Target<T, true>{args.out});
-}
 
 // x as it is, in the type of the output.
 template <typename T, typename Out>

@@ -2,7 +2,9 @@
 
 #include <string>
 
+#include "common/torch_device.h"
 #include "common/torch_stable.h"
+#include "pgd_step/pgd_step_plan.h"
 
 namespace mdprop {
 namespace {
@@ -25,47 +27,45 @@ bool spreads_to(const Tensor& tensor, const Tensor& x) {
 // The stride from sample to sample of such a tensor in a dense format.
 int64_t sample_stride(const Tensor& tensor, const Tensor& x) { return tensor.size(0) == 1 ? 0 : x.numel() / x.size(0); }
 
-// A value a sample: the tensor [N] if given, else the number with stride 0.
-struct PerSample {
-  PerSample(const char* name, double number, const std::optional<Tensor>& tensor, const Tensor& x)
-      : number_(number), tensor_(as_dtype(tensor, ScalarType::Double)) {
-    STD_TORCH_CHECK(!tensor.has_value() || tensor->numel() == x.size(0), name, ": expected [N]");
-  }
-  const double* values() const { return tensor_.has_value() ? data<double>(*tensor_) : &number_; }
-  int64_t stride() const { return tensor_.has_value() ? 1 : 0; }
+// One value a sample: fp64 [N], or null where there is no tensor and the number counts.
+std::optional<Tensor> per_sample(const char* name, const std::optional<Tensor>& tensor, const Tensor& x) {
+  STD_TORCH_CHECK(!tensor.has_value() || tensor->numel() == x.size(0), name, ": expected [N]");
+  return as_dtype(tensor, ScalarType::Double);
+}
 
- private:
-  double number_;
-  std::optional<Tensor> tensor_;
-};
+// The bounds of the box as tensors [N, *] or [1, *], in the compute type; both or none.
+struct BoxTensors {
+  std::optional<Tensor> lower, upper;
 
-// The box: two numbers, or two tensors [N, *] or [1, *].
-template <typename T>
-struct Box {
-  Box(double lower, const std::optional<Tensor>& lower_bound, double upper, const std::optional<Tensor>& upper_bound,
-      const Tensor& x, MemoryFormat format)
-      : numbers_{static_cast<acc_t<T>>(lower), static_cast<acc_t<T>>(upper)} {
+  BoxTensors(const std::optional<Tensor>& lower_bound, const std::optional<Tensor>& upper_bound, const Tensor& x,
+             MemoryFormat format) {
     STD_TORCH_CHECK(lower_bound.has_value() == upper_bound.has_value(), "lower, upper: expected two tensors or none");
     if (!lower_bound.has_value()) return;
     STD_TORCH_CHECK(spreads_to(*lower_bound, x) && same_shape(*lower_bound, *upper_bound),
                     "lower, upper: expected [N, *] or [1, *], both alike");
     const ScalarType dtype = accumulate_dtype(x.scalar_type());
-    lower_ = in_format(torch::stable::to(*lower_bound, dtype), format);
-    upper_ = in_format(torch::stable::to(*upper_bound, dtype), format);
+    lower = in_format(torch::stable::to(*lower_bound, dtype), format);
+    upper = in_format(torch::stable::to(*upper_bound, dtype), format);
   }
 
-  // The bounds of `Args`, valid as long as this box.
-  template <typename Args>
-  void fill(Args& args, const Tensor& x) const {
-    args.lower = lower_.has_value() ? data<acc_t<T>>(*lower_) : &numbers_[0];
-    args.upper = upper_.has_value() ? data<acc_t<T>>(*upper_) : &numbers_[1];
-    args.bound_stride = lower_.has_value() ? 1 : 0;
-    args.bound_sample_stride = lower_.has_value() ? sample_stride(*lower_, x) : 0;
+  template <typename T, template <typename> typename Args>
+  void fill(Args<T>& args, double lower_number, double upper_number, const Tensor& x) const {
+    args.lower_bounds = data<acc_t<T>>(lower);
+    args.upper_bounds = data<acc_t<T>>(upper);
+    args.lower = static_cast<acc_t<T>>(lower_number);
+    args.upper = static_cast<acc_t<T>>(upper_number);
+    args.bound_sample_stride = lower.has_value() ? sample_stride(*lower, x) : 0;
   }
+};
 
- private:
-  acc_t<T> numbers_[2];
-  std::optional<Tensor> lower_, upper_;
+// Scratch memory on the device of x, or null.
+struct Workspace {
+  std::optional<Tensor> memory;
+
+  Workspace(const DeviceScope& device, int64_t bytes, const Tensor& x) {
+    if (device.cuda() && bytes > 0) memory = torch::stable::new_empty(x, {bytes}, ScalarType::Byte);
+  }
+  unsigned char* get() const { return memory.has_value() ? mutable_data<unsigned char>(*memory) : nullptr; }
 };
 
 // Tensors that are written must have the layout of the kernel, since a copy would be written instead.
@@ -116,16 +116,20 @@ void pgd_step_out(Tensor x, Tensor grad, Tensor origin, std::string norm, double
   STD_TORCH_CHECK(!mask.has_value() || spreads_to(*mask, x), "mask: expected [N, *] or [1, *]");
   if (x.numel() == 0) return;
 
+  const DeviceScope device(x);
   const Tensor x_dense = in_format(x, format), grad_dense = in_format(grad, format),
                origin_dense = in_format(origin, format);
-  const PerSample step_values("step", step, steps, x), radius_values("radius", radius, radii, x);
+  const std::optional<Tensor> step_values = per_sample("step", steps, x),
+                              radius_values = per_sample("radius", radii, x);
   const std::optional<Tensor> active_dense = as_dtype(active, ScalarType::Bool);
   std::optional<Tensor> mask_dense;
   if (mask.has_value()) mask_dense = in_format(torch::stable::to(*mask, ScalarType::Bool), format);
+  const BoxTensors box(lower_bound, upper_bound, x, format);
+  const int64_t samples = x.size(0), sample_size = x.numel() / samples;
+  const Workspace workspace(device, pgd_step_workspace(samples, sample_size), x);
 
   dispatch_floating(x.scalar_type(), "pgd_step", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const Box<T> box(lower, lower_bound, upper, upper_bound, x, format);
     const bool bytes = origin.scalar_type() == ScalarType::Byte;
     PgdStepArgs<T> args;
     args.x = data<T>(x_dense);
@@ -134,19 +138,20 @@ void pgd_step_out(Tensor x, Tensor grad, Tensor origin, std::string norm, double
     args.origin_bytes = bytes ? data<uint8_t>(origin_dense) : nullptr;
     args.velocity = velocity.has_value() ? mutable_data<T>(*velocity) : nullptr;
     set_output(args, out, x);
-    args.step = step_values.values();
-    args.step_stride = step_values.stride();
-    args.radius = radius_values.values();
-    args.radius_stride = radius_values.stride();
-    box.fill(args, x);
+    args.steps = data<double>(step_values);
+    args.radii = data<double>(radius_values);
+    args.step = step;
+    args.radius = radius;
+    args.decay = decay;
+    box.fill(args, lower, upper, x);
     args.active = data<uint8_t>(active_dense);
     args.mask = data<uint8_t>(mask_dense);
     args.mask_sample_stride = mask.has_value() ? sample_stride(*mask, x) : 0;
-    args.samples = x.size(0);
-    args.sample_size = x.numel() / x.size(0);
-    args.decay = decay;
+    args.workspace = workspace.get();
+    args.samples = samples;
+    args.sample_size = sample_size;
     args.norm = norm_by_name(norm);
-    pgd_step_cpu(args);
+    MDPROP_RUN(pgd_step, device, args);
   });
 }
 
@@ -154,6 +159,7 @@ Tensor pgd_step_tensor(Tensor x, Tensor grad, Tensor origin, std::string norm, d
                        double radius, std::optional<Tensor> radii, double lower, std::optional<Tensor> lower_bound,
                        double upper, std::optional<Tensor> upper_bound, std::optional<Tensor> active,
                        std::optional<Tensor> mask) {
+  const DeviceScope device(x);
   const Tensor out = torch::stable::empty_like(in_format(x, kernel_format(x)));
   pgd_step_out(x, grad, origin, norm, step, steps, radius, radii, lower, lower_bound, upper, upper_bound, active, mask,
                std::nullopt, 1.0, out);
@@ -165,29 +171,33 @@ Tensor random_start_tensor(Tensor origin, std::string norm, double radius, std::
                            std::optional<Tensor> lower_bound, double upper, std::optional<Tensor> upper_bound,
                            int64_t seed, int64_t offset) {
   STD_TORCH_CHECK(origin.dim() >= 1, "origin: expected [N, *]");
+  const DeviceScope device(origin);
   // Values are numbered in the order of a contiguous tensor: the same noise in every memory format.
   const Tensor dense = in_format(origin, MemoryFormat::Contiguous);
   const Tensor out = torch::stable::empty_like(dense);
   if (origin.numel() == 0) return in_format(out, kernel_format(origin));
-  const PerSample radius_values("radius", radius, radii, origin);
-  const int64_t sample_size = origin.numel() / origin.size(0);
-  STD_TORCH_CHECK(origin.size(0) < int64_t{1} << 32 && sample_size < (int64_t{1} << 34) - 4,
+  const int64_t samples = origin.size(0), sample_size = origin.numel() / samples;
+  STD_TORCH_CHECK(samples < int64_t{1} << 32 && sample_size < (int64_t{1} << 34) - 4,
                   "origin: expected less than 2^32 samples of less than 2^34 - 4 values");
+  const std::optional<Tensor> radius_values = per_sample("radius", radii, origin);
+  const BoxTensors box(lower_bound, upper_bound, origin, MemoryFormat::Contiguous);
+  const PgdNorm norm_value = norm_by_name(norm);
+  const Workspace workspace(device, random_start_workspace(norm_value, samples, sample_size), origin);
   dispatch_floating(origin.scalar_type(), "random_start", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const Box<T> box(lower, lower_bound, upper, upper_bound, origin, MemoryFormat::Contiguous);
     RandomStartArgs<T> args;
     args.origin = data<T>(dense);
     args.out = mutable_data<T>(out);
-    args.radius = radius_values.values();
-    args.radius_stride = radius_values.stride();
-    box.fill(args, origin);
-    args.samples = origin.size(0);
+    args.radii = data<double>(radius_values);
+    args.radius = radius;
+    box.fill(args, lower, upper, origin);
+    args.workspace = workspace.get();
+    args.samples = samples;
     args.sample_size = sample_size;
     args.seed = static_cast<uint64_t>(seed);
     args.offset = static_cast<uint64_t>(offset);
-    args.norm = norm_by_name(norm);
-    random_start_cpu(args);
+    args.norm = norm_value;
+    MDPROP_RUN(random_start, device, args);
   });
   return in_format(out, kernel_format(origin));
 }
@@ -195,7 +205,7 @@ Tensor random_start_tensor(Tensor origin, std::string norm, double radius, std::
 }  // namespace
 }  // namespace mdprop
 
-STABLE_TORCH_LIBRARY_IMPL(mdprop, CPU, module) {
+MDPROP_REGISTER_KERNELS(module) {
   module.impl("pgd_step", TORCH_BOX(&mdprop::pgd_step_tensor));
   module.impl("pgd_step_out", TORCH_BOX(&mdprop::pgd_step_out));
   module.impl("random_start", TORCH_BOX(&mdprop::random_start_tensor));

@@ -55,7 +55,7 @@ double noise_sum(const RandomStartArgs<T>& args, int64_t sample) {
 
 template <PgdNorm kNorm, typename T>
 acc_t<T> sample_scale(const RandomStartArgs<T>& args, int64_t sample) {
-  const acc_t<T> radius = round_down<acc_t<T>>(args.radius[sample * args.radius_stride]);
+  const acc_t<T> radius = round_down<acc_t<T>>(args.radii != nullptr ? args.radii[sample] : args.radius);
   if constexpr (kNorm == PgdNorm::kLinf) {
     return radius;
   } else {
@@ -70,14 +70,15 @@ void start_tiles(const RandomStartArgs<T>& args, int64_t sample, acc_t<T> scale,
   float noise[kTile];
   for_each_tile(begin, end, [&](int64_t i, int64_t count) {
     const int64_t at = sample * args.sample_size + i;
-    const int64_t bounds_at = sample * args.bound_sample_stride + i * args.bound_stride;
+    const bool bounds = args.lower_bounds != nullptr;
+    const acc_t<T>* lower = bounds ? args.lower_bounds + sample * args.bound_sample_stride + i : &args.lower;
+    const acc_t<T>* upper = bounds ? args.upper_bounds + sample * args.bound_sample_stride + i : &args.upper;
     const acc_t<T>* origin = tile.load(args.origin + at, count);
     fill_noise<kNorm>(args, sample, i, count, noise);
 #pragma GCC ivdep
     for (int64_t j = 0; j < count; ++j) {
       args.out[at + j] =
-          start_value<T, kNorm>(origin[j], noise[j], scale, args.lower[bounds_at + j * args.bound_stride],
-                                args.upper[bounds_at + j * args.bound_stride]);
+          start_value<T, kNorm>(origin[j], noise[j], scale, lower[bounds ? j : 0], upper[bounds ? j : 0]);
     }
   });
 }

@@ -23,8 +23,8 @@ def hamming_topk(
 
         d(q, c) = popcount(q xor c)
 
-    The pairs (distance, index) are sorted, so the lower index wins a tie. Exact: the same for every number of threads
-    and instruction set. Bits beyond ``bits`` in the last word do not count.
+    The pairs (distance, index) are sorted, so the lower index wins a tie. Exact: the same for every number of threads,
+    instruction set and device. Bits beyond ``bits`` in the last word do not count.
 
     With ``groups``, a query only sees the codes of its own group: one call in place of a loop over groups.
 

@@ -1,0 +1,307 @@
+// Forward kernels of multi_batch_norm. Streaming: norm_statistics_kernel reads x and leaves mean and var, then
+// norm_apply_kernel reads x again, last chunk first, while the end of it is still in the second-level cache. Resident:
+// norm_resident_kernel alone, whose blocks keep their values in shared memory between the two.
+#pragma once
+
+#include "common/welford.h"
+#include "multi_batch_norm/multi_batch_norm_walk.cuh"
+
+MDPROP_ISA_BEGIN
+
+template <typename T>
+struct NormForwardJob {
+  MultiBatchNormForwardArgs<T> args;  // y null: only the statistics are wanted
+  MultiBatchNormPlan plan;
+  double* moments;    // [B, 2C + 1] or null
+  double* partials;   // [max_chunks, C, 2] mean and m2 of each chunk
+  unsigned* arrived;  // [B, slabs]
+};
+
+template <typename Acc>
+struct NormForwardShared {
+  Lines lines;
+  Sums table[kSumsTable];
+  double counts[kNormThreads];
+  Acc shifts[kNormThreads];
+  Affine<Acc> affine[kNormThreads];
+  int flag;
+};
+
+// A thread's mean and sum of squared deviations of each column, about a shift near the data: exact two-pass sums over
+// the loads of one step, joined step by step by Chan's rule.
+template <typename Acc, int kWidth>
+class ColumnMoments {
+ public:
+  __device__ ColumnMoments() {
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) mean_[v] = m2_[v] = 0;
+  }
+
+  template <typename T, int kCount>
+  __device__ void add(const Walk<kWidth>& walk, const Acc* shifts, const Place (&places)[kCount],
+                      const Vector<T, kWidth> (&values)[kCount]) {
+    int number = 0;
+#pragma unroll
+    for (int u = 0; u < kCount; ++u) number += places[u].valid();
+    if (number == 0) return;
+    const Acc each = Acc(1) / static_cast<Acc>(number), joined = count_ + static_cast<Acc>(number);
+    const Acc share = static_cast<Acc>(number) / joined, cross = count_ * share;
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) {
+      const Acc shift = shifts[walk.channel(v)];
+      Acc sum = 0, square = 0;
+#pragma unroll
+      for (int u = 0; u < kCount; ++u) sum += places[u].valid() ? widen(values[u][v]) - shift : Acc(0);
+      const Acc centre = sum * each;
+#pragma unroll
+      for (int u = 0; u < kCount; ++u) {
+        const Acc deviation = places[u].valid() ? widen(values[u][v]) - shift - centre : Acc(0);
+        square = fma(deviation, deviation, square);
+      }
+      const Acc delta = centre - mean_[v];
+      mean_[v] = fma(delta, share, mean_[v]);
+      m2_[v] += fma(delta * delta, cross, square);
+    }
+    count_ = joined;
+  }
+
+  // Sums of the deviations from the shift and of their squares.
+  __device__ Sums sums(int v) const {
+    const double mean = mean_[v], first = mean * static_cast<double>(count_);
+    return {first, fma(first, mean, static_cast<double>(m2_[v]))};
+  }
+
+ private:
+  Acc mean_[kWidth], m2_[kWidth];
+  Acc count_ = 0;
+};
+
+__device__ inline Moments moments_of(const Sums& sums, double shift, double count) {
+  if (count == 0) return {};
+  const double offset = sums.first / count, m2 = sums.second - sums.first * offset;
+  return {count, shift + offset, m2 < 0 ? 0 : m2};  // NaN stays
+}
+
+// Reads the first value of each channel in the open chunk as the shift of its sums.
+template <typename T, int kWidth>
+__device__ void choose_shifts(const NormForwardJob<T>& job, const Walk<kWidth>& walk,
+                              NormForwardShared<acc_t<T>>& shared) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (walk.owns_channel()) {
+    shared.shifts[thread] = walk.empty() ? acc_t<T>(0) : widen(job.args.x[walk.first_of_own_channel()]);
+  }
+  __syncthreads();
+}
+
+template <typename T>
+__device__ void store_statistics(const NormForwardJob<T>& job, const Moments& moments, int64_t branch,
+                                 int64_t channel) {
+  const int64_t channels = job.args.shape.channels, at = branch * channels + channel;
+  if (job.moments != nullptr) {
+    if (channel == 0) job.moments[count_entry(channels, branch)] = moments.count;
+    job.moments[first_entry(channels, branch, channel)] = moments.mean;
+    job.moments[second_entry(channels, branch, channel)] = moments.m2;
+  } else {
+    job.args.mean[at] = static_cast<acc_t<T>>(moments.mean);
+    job.args.var[at] = static_cast<acc_t<T>>(moments.count > 0 ? moments.m2 / moments.count : 0);
+  }
+}
+
+// Joins the parts of a branch and slab: thread (r, c) those r, r + rounds, ... of channel c, then thread c its rounds.
+template <typename T>
+__device__ void merge_chunks(const NormForwardJob<T>& job, const ChunkPlace& place, int chunks, int first_channel,
+                             NormForwardShared<acc_t<T>>& shared) {
+  const auto& shape = job.args.shape;
+  const int thread = static_cast<int>(threadIdx.x), channels = job.plan.block_channels;
+  const int rounds = kNormThreads / channels, own = thread % channels;
+  const int64_t channel = first_channel + own;
+  Moments moments;
+  if (thread < rounds * channels && channel < shape.channels) {
+    for (int chunk = thread / channels; chunk < chunks; chunk += rounds) {
+      const double* part = job.partials + 2 * (int64_t{place.first + chunk} * shape.channels + channel);
+      const auto count = static_cast<double>(chunk_values(shape, job.plan, {place.branch, chunk, 0}));
+      merge(moments, {count, part[0], part[1]});
+    }
+  }
+  shared.table[thread] = {moments.mean, moments.m2};
+  shared.counts[thread] = moments.count;
+  __syncthreads();
+  if (thread >= channels || channel >= shape.channels) return;
+  for (int round = 1; round < rounds; ++round) {
+    const int at = round * channels + thread;
+    merge(moments, {shared.counts[at], shared.table[at].first, shared.table[at].second});
+  }
+  store_statistics(job, moments, place.branch, channel);
+}
+
+// The moments of the open chunk: thread c gets those of channel c of the slab. What is loaded is kept as far as there
+// is room; `loaded` counts the loads of a thread.
+template <typename T, int kWidth>
+__device__ Moments chunk_moments(const NormForwardJob<T>& job, const ChunkPlace& place, Walk<kWidth>& walk,
+                                 Kept<T, kWidth>& kept, int& loaded, NormForwardShared<acc_t<T>>& shared) {
+  constexpr int kCount = kLoads<T, kWidth, 1>;
+  choose_shifts(job, walk, shared);
+  ColumnMoments<acc_t<T>, kWidth> moments;
+#pragma unroll 1
+  for (int step = 0; step < walk.steps(); step += kCount, loaded += kCount) {
+    Place places[kCount];
+    Vector<T, kWidth> values[kCount];
+#pragma unroll
+    for (int u = 0; u < kCount; ++u) {
+      places[u] = walk.next();
+      if (places[u].valid()) values[u] = load_vector<kWidth>(job.args.x + walk.offset(places[u]));
+    }
+#pragma unroll
+    for (int u = 0; u < kCount; ++u) {
+      if (places[u].valid() && kept.holds(loaded + u)) kept[loaded + u] = values[u];
+    }
+    moments.add(walk, shared.shifts, places, values);
+  }
+  Sums own[kWidth];
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) own[v] = moments.sums(v);
+  const Sums sums = block_sums(job.plan, walk.rows(), own, shared.table);
+  const double shift = walk.owns_channel() ? shared.shifts[threadIdx.x] : 0;
+  return moments_of(sums, shift, static_cast<double>(chunk_values(job.args.shape, job.plan, place)));
+}
+
+// A block a chunk and slab: it leaves its part, and the last one of a branch and slab joins them.
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kNormThreads, 3)
+    norm_statistics_kernel(const __grid_constant__ NormForwardJob<T> job) {
+  const auto& shape = job.args.shape;
+  const auto& plan = job.plan;
+  auto& shared = shared_storage<NormForwardShared<acc_t<T>>>();
+  const int number = blockIdx.x / plan.slabs, slab = blockIdx.x % plan.slabs;
+  const ChunkPlace place = find_chunk(shape, plan, number);
+  if (place.branch == shape.branches) return;
+  Walk<kWidth> walk(shape, plan, slab, shared.lines);
+  Kept<T, kWidth> kept(0);
+  int loaded = 0;
+  walk.open(place);
+  const Moments part = chunk_moments(job, place, walk, kept, loaded, shared);
+  if (walk.owns_channel()) {
+    double* to = job.partials + 2 * (int64_t{number} * shape.channels + walk.own_channel());
+    to[0] = part.mean;
+    to[1] = part.m2;
+  }
+  const int chunks = chunks_of(shape, plan, place.branch);
+  if (!arrives_last(job.arrived + int64_t{place.branch} * plan.slabs + slab, chunks, &shared.flag)) return;
+  merge_chunks(job, place, chunks, walk.first_channel(), shared);
+}
+
+// Sets the bits of the mask where a result is above 0; the lanes that share a byte join theirs. For whole warps.
+template <typename T, int kWidth>
+__device__ void store_bits(uint8_t* mask, const Walk<kWidth>& walk, const Place& place,
+                           const Vector<T, kWidth>& result) {
+  constexpr int kSharing = 8 / kWidth;
+  unsigned bits = 0;
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) bits |= (place.valid() && widen(result[v]) > 0 ? 1u : 0u) << v;
+  bits <<= kWidth * (lane_id() % kSharing);
+#pragma unroll
+  for (int lanes = 1; lanes < kSharing; lanes *= 2) bits |= __shfl_xor_sync(kAllLanes, bits, lanes);
+  if (place.valid() && lane_id() % kSharing == 0) mask[walk.byte(place)] = static_cast<uint8_t>(bits);
+}
+
+// Turns loaded values into results. The columns are the outer loop: then one affine map at a time is in registers.
+template <typename T, int kWidth, int kCount>
+__device__ void normalise(const MultiBatchNormForwardArgs<T>& args, const Walk<kWidth>& walk,
+                          const Affine<acc_t<T>>* affine, const Place (&places)[kCount],
+                          Vector<T, kWidth> (&values)[kCount]) {
+  Vector<T, kWidth> residuals[kCount];
+  if (args.residual != nullptr) {
+#pragma unroll
+    for (int u = 0; u < kCount; ++u) {
+      if (places[u].valid()) residuals[u] = load_streaming<kWidth>(args.residual + walk.offset(places[u]));
+    }
+  }
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) {
+    const Affine<acc_t<T>> map = affine[walk.channel(v)];
+#pragma unroll
+    for (int u = 0; u < kCount; ++u) {
+      if (!places[u].valid()) continue;
+      acc_t<T> value = map(widen(values[u][v]));
+      if (args.residual != nullptr) value += widen(residuals[u][v]);
+      values[u][v] = narrow<T>(args.shape.relu ? relu(value) : value);
+    }
+  }
+#pragma unroll
+  for (int u = 0; u < kCount; ++u) {
+    if (places[u].valid()) store_streaming(args.y + walk.offset(places[u]), values[u]);
+    if (args.mask != nullptr) store_bits(args.mask, walk, places[u], values[u]);
+  }
+}
+
+// Writes the results of the open chunk, from what was kept as far as that goes.
+template <typename T, int kWidth>
+__device__ void apply_chunk(const NormForwardJob<T>& job, Walk<kWidth>& walk, Kept<T, kWidth>& kept, int& loaded,
+                            const NormForwardShared<acc_t<T>>& shared) {
+  constexpr int kCount = kLoads<T, kWidth, 2>;
+#pragma unroll 1
+  for (int step = 0; step < walk.steps(); step += kCount, loaded += kCount) {
+    Place places[kCount];
+    Vector<T, kWidth> values[kCount];
+#pragma unroll
+    for (int u = 0; u < kCount; ++u) {
+      places[u] = walk.next();
+      if (!places[u].valid()) continue;
+      values[u] =
+          kept.holds(loaded + u) ? kept[loaded + u] : load_streaming<kWidth>(job.args.x + walk.offset(places[u]));
+    }
+    normalise(job.args, walk, shared.affine, places, values);
+  }
+}
+
+// The affine maps of the slab's channels, for everyone after the next barrier.
+template <typename T, int kWidth>
+__device__ void load_affine(const MultiBatchNormForwardArgs<T>& args, int branch, const Walk<kWidth>& walk,
+                            NormForwardShared<acc_t<T>>& shared) {
+  if (!walk.owns_channel()) return;
+  shared.affine[threadIdx.x] = affine_at<acc_t<T>>(args.weight, args.bias, args.mean, args.var, args.shape.eps,
+                                                   branch * args.shape.channels + walk.own_channel());
+}
+
+// A block a chunk and slab, with mean and var from the tables.
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kNormThreads, 3) norm_apply_kernel(const __grid_constant__ NormForwardJob<T> job) {
+  const auto& plan = job.plan;
+  auto& shared = shared_storage<NormForwardShared<acc_t<T>>>();
+  const int block = gridDim.x - 1 - blockIdx.x;
+  const ChunkPlace place = find_chunk(job.args.shape, plan, block / plan.slabs);
+  if (place.branch == job.args.shape.branches) return;
+  Walk<kWidth> walk(job.args.shape, plan, block % plan.slabs, shared.lines);
+  Kept<T, kWidth> kept(0);
+  int loaded = 0;
+  load_affine(job.args, place.branch, walk, shared);
+  walk.open(place);
+  apply_chunk(job, walk, kept, loaded, shared);
+}
+
+// A block a branch and slab, which computes mean and var first. Its shared memory lets two blocks share a
+// multiprocessor.
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kNormThreads, 2) norm_resident_kernel(const __grid_constant__ NormForwardJob<T> job) {
+  const auto& plan = job.plan;
+  auto& shared = shared_storage<NormForwardShared<acc_t<T>>>();
+  const int branch = blockIdx.x / plan.slabs, chunks = chunks_of(job.args.shape, plan, branch);
+  Walk<kWidth> walk(job.args.shape, plan, blockIdx.x % plan.slabs, shared.lines);
+  Kept<T, kWidth> kept(plan.kept);
+  int loaded = 0;
+  Moments moments;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    walk.open({branch, chunk, 0});
+    merge(moments, chunk_moments(job, {branch, chunk, 0}, walk, kept, loaded, shared));
+  }
+  if (walk.owns_channel()) store_statistics(job, moments, branch, walk.own_channel());
+  if (job.args.y == nullptr) return;
+  load_affine(job.args, branch, walk, shared);
+  loaded = 0;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    walk.open({branch, chunk, 0});
+    apply_chunk(job, walk, kept, loaded, shared);
+  }
+}
+
+MDPROP_ISA_END

@@ -1,0 +1,157 @@
+"""What the stages of ``python -m benchmarks.gpu_check`` make of what their programs did."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from op_cases import OP_CASES
+
+from benchmarks.gpu_check import bench, build, process, sanitize, small_calls, tests
+from benchmarks.gpu_check.stages import Context, Deadline, Report
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def context(folder: Path, seconds: float = 60, **verdicts: str) -> Context:
+    return Context(ROOT, folder, {"capability": [9, 0]}, Deadline(seconds), verdicts)
+
+
+def collected_report(folder: Path, body: str, seconds: float = 60) -> Report:
+    """The test stage's report on a small file of tests."""
+    (folder / "test_small.py").write_text(
+        "import os, time, pytest\npytestmark = pytest.mark.cuda\n" + textwrap.dedent(body)
+    )
+    return tests.run_tests(context(folder, seconds), tests.pytest_command((str(folder),)))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tests_are_counted_and_those_behind_a_crash_run_too(tmp_path):
+    body = """
+        def test_good(): pass
+        def test_wrong(): assert 1 == 2, "one is not two"
+        def test_left_out(): pytest.skip("no such card")
+        def test_crash(): os._exit(7)
+        def test_behind(): pass
+        @pytest.fixture
+        def torn():
+            yield
+            raise ValueError("while tearing down")
+        def test_torn(torn): pass
+    """
+    (tmp_path / "test_other.py").write_text("def test_without_the_marker(): assert False\n")
+    report = collected_report(tmp_path, body)
+    assert report.verdict == "failed"
+    assert report.details["summary"] == "2 passed, 3 failed, 1 skipped"
+    assert report.details["processes"] == 2
+    assert report.details["skipped"] == {"Skipped: no such card": 1}
+    assert sorted(text.partition("::")[2] for text in report.failed) == [
+        "test_crash: the process ended with 7 during this test",
+        "test_torn: ValueError: while tearing down",
+        "test_wrong: AssertionError: one is not two",
+    ]
+
+
+def test_tests_stop_when_their_time_is_up(tmp_path):
+    body = """
+        @pytest.mark.parametrize("number", range(40))
+        def test_slow(number): time.sleep(0.5)
+    """
+    report = collected_report(tmp_path, body, seconds=6)
+    assert report.verdict == "cut off"
+    assert 20 < len(report.cut_off) < 40
+    assert report.cut_off[-1].endswith("test_small.py::test_slow[39]")
+    assert not report.failed
+
+
+def test_tests_that_do_not_start_have_failed(tmp_path):
+    assert collected_report(tmp_path, "").failed == ["no test was run"]
+    (tmp_path / "test_broken.py").write_text("import nothing_of_that_name\n")
+    report = collected_report(tmp_path, "def test_good(): pass")
+    assert report.details["summary"] == "1 passed, 1 failed, 0 skipped"
+    assert "No module named 'nothing_of_that_name'" in report.failed[0]
+    not_pytest = tests.run_tests(context(tmp_path), [sys.executable, "-c", "raise SystemExit('no pytest')"])
+    assert not_pytest.failed == ["pytest did not start: no pytest"]
+
+
+CLEAN = "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n"
+BAD = "========= COMPUTE-SANITIZER\n========= Invalid __global__ write of size 4\n========= ERROR SUMMARY: 2 errors\n"
+RACE = "========= COMPUTE-SANITIZER\n========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n"
+REFUSED = "========= COMPUTE-SANITIZER\n========= Error: Device not supported\n"
+
+
+@pytest.mark.parametrize(
+    ("finished", "calls", "verdict", "outcome"),
+    [
+        (process.Finished(0, CLEAN, 1), 5, "clean", "passed"),
+        (process.Finished(0, RACE, 1), 5, "clean", "passed"),
+        (process.Finished(86, BAD, 1), 5, "2 errors", "failed"),
+        (process.Finished(None, "", 1), 2, "cut off", "cut off"),
+        (process.Finished(None, "", 1), 0, "cut off", "cut off"),
+        (process.Finished(1, REFUSED, 1), 0, "unavailable", "passed"),
+        (process.Finished(-11, "", 1), 3, "clean", "failed"),
+    ],
+)
+def test_the_verdict_on_a_sanitizer(finished, calls, verdict, outcome):
+    report = Report()
+    entries = [{"done": f"call {i}"} for i in range(calls)]
+    assert sanitize.judge("memcheck", finished, entries, 5, report)["verdict"] == verdict
+    assert report.verdict == outcome
+    assert report.unavailable == ({"memcheck": "Error: Device not supported"} if verdict == "unavailable" else {})
+
+
+def test_every_op_has_small_calls():
+    for case in OP_CASES:
+        names = [name for name, _ in small_calls.chosen(case)]
+        assert names, case.name
+        assert len(names) <= 4 * small_calls.MOST_CALLS
+
+
+def test_rows_are_kept_whatever_ends_the_measurement():
+    entries = [
+        {"planned": ["a", "b", "c", "d"]}, {"ceilings": {"copy_bytes_per_s": 1.0}}, {"started": "a"},
+        {"row": {"op": "pgd_step", "case": "a"}, "absent": {"compile": "no compiler"}}, {"started": "b"},
+        {"failed": "b", "message": "another result"}, {"started": "c"},
+    ]  # fmt: skip
+    report = Report()
+    bench.enter_tables(report, entries, process.Finished(None, "", 9))
+    assert [row["case"] for row in report.details["rows"]] == ["a"]
+    assert report.details["absent"] == {"pgd_step a": {"compile": "no compiler"}}
+    assert report.details["ceilings"] == {"copy_bytes_per_s": 1.0}
+    assert report.failed == ["b: another result"]
+    assert report.cut_off == ["d", "c: ended with None"]
+    crashed = Report()
+    bench.enter_tables(crashed, entries[:3], process.Finished(-6, "abort", 9))
+    assert crashed.failed == ["a: ended with -6"]
+
+
+def test_tables_are_not_measured_with_a_module_that_was_not_built(tmp_path):
+    report = Report()
+    bench.tables(context(tmp_path, build="failed"), report)
+    assert report.failed == ["tables: not measured: build failed"]
+
+
+def test_a_missing_program_of_the_micro_benchmarks_is_a_failure(tmp_path):
+    report = Report()
+    bench.unknowns(context(tmp_path), report)
+    assert "run the build stage first" in report.failed[0]
+
+
+@pytest.mark.parametrize(("capability", "name"), [([9, 0], "9.0a"), ([8, 0], "8.0"), ([12, 0], "12.0")])
+def test_the_build_is_for_the_visible_card(capability, name):
+    assert build.architecture(capability) == name
+    number = name.replace(".", "")
+    assert f"arch=compute_{number},code=sm_{number}" in build.compile_command("nvcc", capability, Path("program"))
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc was not found")
+@pytest.mark.parametrize(("capability", "options"), [([9, 0], ["-cubin"]), ([8, 0], [])])  # one host pass is enough
+def test_the_micro_benchmarks_compile(tmp_path, capability, options):
+    command = build.compile_command("nvcc", capability, tmp_path / "unknowns")
+    finished = subprocess.run([*command, *options, "-Werror", "all-warnings"], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "unknowns").exists()
