@@ -25,7 +25,7 @@ SHAPES = {
     "nearest": (37, 260, 3, 1),
     "all_points": (5, 40, 8, 40),
     "too_few_points": (5, 9, 1, 12),
-    "filter": (40, 900, 64, 10),
+    "filter": (400, 400, 16, 10),
     "wide_filter": (1030, 260, 9, 4),
     "large": (14, 10007, 130, 10),
     "many_neighbours": (7, 5003, 6, 2048),
