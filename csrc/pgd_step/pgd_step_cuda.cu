@@ -100,7 +100,7 @@ void run_samples(const PgdStepArgs<T>& args, Target target, bool vector, void* s
   const int64_t own_chunks = chunks_a_part * ((parts + team - 1) / team);
   const int64_t slot_bytes = int64_t{kSlotBytes<T>} * threads;
   const int64_t memory = shared_memory_share(kTeamBlocks) - static_cast<int64_t>(sizeof(WarpSums));
-  const bool guesses = kNorm == PgdNorm::kL1 && own_chunks * slot_bytes > memory;
+  const bool guesses = kNorm == PgdNorm::kL1 && chunks * slot_bytes > kGuessFrom;
   const int64_t guess_bytes = guesses ? kGuessBytes : 0;
   const int64_t cached = std::min(own_chunks, (memory - guess_bytes) / slot_bytes);
   const auto shared = static_cast<size_t>(cached * slot_bytes + guess_bytes);

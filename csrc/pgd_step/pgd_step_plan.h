@@ -21,7 +21,10 @@ constexpr int kMaxFields = 5;    // of a sum
 constexpr int kMaxRounds = 128;  // passes of the l1 search, at most
 constexpr int64_t kRoundBytes = kMaxRounds * static_cast<int64_t>(sizeof(int));
 
-constexpr int kGuessBytes = 32 << 10;  // of shared memory for the guess of l1, behind the chunks
+// l1 starts from a guess where a sample is larger than shared memory may hold, so that passes are expensive. The size
+// of the sample alone decides, since the way of a search shows in its last bits.
+constexpr int64_t kGuessFrom = int64_t{96} << 10;
+constexpr int kGuessBytes = 32 << 10;  // of shared memory for the guess, behind the chunks
 
 // How the blocks of a launch share out samples.
 struct SamplePlan {
@@ -29,7 +32,7 @@ struct SamplePlan {
   int64_t chunks_a_part;  // a chunk is a run of every thread of a block
   int team_size;          // blocks a sample
   int cached_chunks;      // of a block's chunks, that its shared memory holds
-  bool guesses;           // l1 starts from a guess, since passes are expensive
+  bool guesses;           // see kGuessFrom
   bool vector;            // runs are aligned
 };
 

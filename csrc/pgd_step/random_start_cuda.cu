@@ -19,46 +19,44 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarpSize;
 
-// A sample's tiles of noise, as sums and then as one scale, in the scratch memory.
-struct NoiseSums {
+// The noise of a call, with the sums of its tiles and then its scales in the scratch memory.
+struct Noise {
+  uint64_t seed, offset;
+  int64_t samples, sample_size, tiles;
   double* sums;    // [N, tiles]
   double* scales;  // [N]
-  int64_t tiles;
 };
 
 // One warp a tile: lane l adds up blocks of four values l, l + 32, ..., then the lanes are added pairwise.
-template <PgdNorm kNorm, typename T>
-__global__ void __launch_bounds__(kThreads)
-    noise_sum_kernel(const __grid_constant__ RandomStartArgs<T> args, NoiseSums noise_sums) {
+template <PgdNorm kNorm>
+__global__ void __launch_bounds__(kThreads) noise_sum_kernel(const __grid_constant__ Noise noise) {
   const int64_t tile = static_cast<int64_t>(blockIdx.x) * kWarps + warp_id();
-  if (tile >= args.samples * noise_sums.tiles) return;
-  const int64_t sample = tile / noise_sums.tiles, begin = tile % noise_sums.tiles * kNoiseTile;
+  if (tile >= noise.samples * noise.tiles) return;
+  const int64_t sample = tile / noise.tiles, begin = tile % noise.tiles * kNoiseTile;
+  const int64_t end = min(begin + kNoiseTile, noise.sample_size);
   double sum = 0;
-  for (int64_t i = begin + lane_id() * kWords; i < begin + kNoiseTile; i += kWarpSize * kWords) {
-    if (i >= args.sample_size) break;
-    float noise[kWords];
-    noise_of<kNorm>(philox_block(args.seed, args.offset, sample, static_cast<uint32_t>(i / kWords)), noise);
-    for (int w = 0; w < kWords; ++w) sum += i + w < args.sample_size ? noise_weight<kNorm>(noise[w]) : 0.0;
+  for (int64_t i = begin + lane_id() * kWords; i < end; i += kWarpSize * kWords) {
+    float values[kWords];
+    noise_of<kNorm>(philox_block(noise.seed, noise.offset, sample, static_cast<uint32_t>(i / kWords)), values);
+    for (int w = 0; w < kWords; ++w) sum += i + w < end ? noise_weight<kNorm>(values[w]) : 0.0;
   }
   sum = warp_sum(sum);
-  if (lane_id() == 0) noise_sums.sums[tile] = sum;
+  if (lane_id() == 0) noise.sums[tile] = sum;
 }
 
 // One warp a sample.
-template <PgdNorm kNorm, typename T>
+template <PgdNorm kNorm, typename Acc>
 __global__ void __launch_bounds__(kThreads)
-    noise_scale_kernel(const __grid_constant__ RandomStartArgs<T> args, NoiseSums noise_sums) {
+    noise_scale_kernel(const __grid_constant__ Noise noise, const double* radii, double radius) {
   const int64_t sample = static_cast<int64_t>(blockIdx.x) * kWarps + warp_id();
-  if (sample >= args.samples) return;
+  if (sample >= noise.samples) return;
   double sum = 0;
-  for (int64_t tile = lane_id(); tile < noise_sums.tiles; tile += kWarpSize) {
-    sum += noise_sums.sums[sample * noise_sums.tiles + tile];
-  }
+  for (int64_t tile = lane_id(); tile < noise.tiles; tile += kWarpSize) sum += noise.sums[sample * noise.tiles + tile];
   sum = warp_sum(sum);
   if (lane_id() != 0) return;
-  const auto radius = round_down<acc_t<T>>(args.radii != nullptr ? args.radii[sample] : args.radius);
-  const uint32_t word = philox_block(args.seed, args.offset, sample, kLengthBlock).words[0];
-  noise_sums.scales[sample] = noise_scale<acc_t<T>, kNorm>(sum, word, radius);
+  const uint32_t word = philox_block(noise.seed, noise.offset, sample, kLengthBlock).words[0];
+  const Acc limit = round_down<Acc>(radii != nullptr ? radii[sample] : radius);
+  noise.scales[sample] = noise_scale<Acc, kNorm>(sum, word, limit);
 }
 
 // One thread a block of four values: a vector for each type but fp64, which takes two.
@@ -98,19 +96,20 @@ unsigned grid_size(int64_t items, int64_t items_a_block) {
 template <PgdNorm kNorm, typename T>
 void start(const RandomStartArgs<T>& args, void* stream) {
   const int64_t tiles = count_noise_tiles(args.sample_size);
-  NoiseSums noise_sums = {};
+  Noise noise{args.seed, args.offset, args.samples, args.sample_size, tiles, nullptr, nullptr};
   if constexpr (kNorm != PgdNorm::kLinf) {
-    double* const sums = reinterpret_cast<double*>(args.workspace);
-    noise_sums = {sums, sums + args.samples * tiles, tiles};
-    launch<noise_sum_kernel<kNorm, T>>(grid_size(args.samples * tiles, kWarps), kThreads, 0, stream, args, noise_sums);
-    launch<noise_scale_kernel<kNorm, T>>(grid_size(args.samples, kWarps), kThreads, 0, stream, args, noise_sums);
+    noise.sums = reinterpret_cast<double*>(args.workspace);
+    noise.scales = noise.sums + args.samples * tiles;
+    launch<noise_sum_kernel<kNorm>>(grid_size(args.samples * tiles, kWarps), kThreads, 0, stream, noise);
+    launch<noise_scale_kernel<kNorm, acc_t<T>>>(grid_size(args.samples, kWarps), kThreads, 0, stream, noise, args.radii,
+                                                args.radius);
   }
   const int64_t blocks_a_sample = (args.sample_size + kWords - 1) / kWords;
   const size_t bytes = std::min<size_t>(kWords * sizeof(T), 16);
   const bool vector = args.sample_size % kWords == 0 && is_aligned(args.origin, bytes) && is_aligned(args.out, bytes) &&
                       is_aligned(args.lower_bounds) && is_aligned(args.upper_bounds);
   launch<random_start_kernel<kNorm, T>>(grid_size(args.samples * blocks_a_sample, kThreads), kThreads, 0, stream, args,
-                                        static_cast<const double*>(noise_sums.scales), blocks_a_sample, vector);
+                                        static_cast<const double*>(noise.scales), blocks_a_sample, vector);
 }
 
 }  // namespace

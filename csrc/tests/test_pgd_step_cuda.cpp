@@ -7,6 +7,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "emulation/machine.h"
+#include "emulation/machine.h"
 #include "pgd_step/pgd_step.h"
 #include "pgd_step/pgd_step_plan.h"
 #include "tests/check.h"
@@ -138,6 +140,26 @@ void check_equal(int64_t samples, int64_t size, const PgdOptions& options, int64
   }
 }
 
+// The same bits whatever the number of blocks that share a sample, and however much of it they keep.
+template <typename T>
+void test_teams() {
+  const int before = mdprop::emulation::multiprocessors();
+  for (const PgdNorm norm : mdprop_test::kNorms) {
+    PgdOptions options{norm};
+    options.velocity = true;
+    const PgdProblem<T> problem(2, 30000, options);
+    mdprop::emulation::set_multiprocessors(1);
+    const Results<T> alone = on_card<T, T>(problem, 0, false);
+    for (const int multiprocessors : {2, 4, 20}) {
+      mdprop::emulation::set_multiprocessors(multiprocessors);
+      const Results<T> shared = on_card<T, T>(problem, 0, false);
+      CHECK(std::memcmp(alone.out.data(), shared.out.data(), alone.out.size() * sizeof(T)) == 0);
+      CHECK(alone.velocity == shared.velocity);
+    }
+  }
+  mdprop::emulation::set_multiprocessors(before);
+}
+
 // Sizes: below a run, several samples a block of linf, one block, resident with tails, streamed by one block and by
 // teams.
 template <typename T>
@@ -220,6 +242,8 @@ int main() {
   test_sizes<double>();
   test_sizes<BFloat16>();
   test_sizes<Half>();
+  test_teams<float>();
+  test_teams<BFloat16>();
   test_options<float>(2000, 12288);
   test_options<double>(2000, 6144);
   test_options<BFloat16>(2000, 12288);
