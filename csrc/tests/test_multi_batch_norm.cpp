@@ -1,136 +1,68 @@
-// multi_batch_norm, forward and backward, against naive loops in fp64.
-#include <cmath>
-#include <vector>
-
+// multi_batch_norm on the CPU, forward, backward and in halves, against naive loops in fp64; the kernels on its tables.
 #include "multi_batch_norm/multi_batch_norm.h"
-#include "multi_batch_norm/multi_batch_norm_math.h"
-#include "tests/check.h"
-#include "tests/random.h"
+
+#include "multi_batch_norm/multi_batch_norm_tables.h"
+#include "tests/multi_batch_norm_problem.h"
 
 namespace {
 
-using mdprop::acc_t;
-using mdprop::MultiBatchNormShape;
+using namespace norm_problem;
 
 template <typename T>
-struct Problem {
-  MultiBatchNormShape shape;
-  std::vector<int64_t> order, offsets, branch_of;
-  std::vector<T> x, grad, y, grad_x;
-  std::vector<acc_t<T>> weight, bias, mean, var, grad_weight, grad_bias;
-
-  Problem(int64_t samples, int64_t channels, int64_t spatial, bool channels_last, bool training, bool relu,
-          double centre)
-      : offsets{0, 0, 0, 0},
-        branch_of(samples),
-        x(mdprop_test::normal_values<T>(samples * channels * spatial, 1, centre)),
-        grad(mdprop_test::normal_values<T>(samples * channels * spatial, 2)),
-        y(x.size()),
-        grad_x(x.size()),
-        weight(mdprop_test::normal_values<acc_t<T>>(3 * channels, 3)),
-        bias(mdprop_test::normal_values<acc_t<T>>(3 * channels, 4)),
-        mean(mdprop_test::normal_values<acc_t<T>>(3 * channels, 5, centre)),
-        var(3 * channels, acc_t<T>(1.5)),
-        grad_weight(3 * channels),
-        grad_bias(3 * channels) {
-    // Branches 0 and 2 alternate in the batch; branch 1 is empty.
-    for (int64_t n = 0; n < samples; ++n) branch_of[n] = n % 3 == 1 ? 2 : 0;
-    for (const int64_t b : {0, 2}) {
-      for (int64_t n = 0; n < samples; ++n) {
-        if (branch_of[n] == b) order.push_back(n);
-      }
-      for (int64_t later = b + 1; later <= 3; ++later) offsets[later] = static_cast<int64_t>(order.size());
-    }
-    shape = {samples, channels, spatial, 3, channels_last, order.data(), offsets.data(), training, relu, 1e-5};
-  }
-
-  int64_t at(int64_t n, int64_t c, int64_t s) const {
-    return shape.channels_last ? (n * shape.spatial + s) * shape.channels + c
-                               : (n * shape.channels + c) * shape.spatial + s;
-  }
-
-  void run() {
-    mdprop::multi_batch_norm_forward_cpu<T>(
-        {shape, x.data(), weight.data(), bias.data(), mean.data(), var.data(), y.data()});
-    mdprop::multi_batch_norm_backward_cpu<T>({shape, grad.data(), x.data(), weight.data(), bias.data(), mean.data(),
-                                              var.data(), grad_x.data(), grad_weight.data(), grad_bias.data()});
-  }
-
-  // Calls body(position in x) for every value of a (branch, channel).
-  template <typename Body>
-  void for_each_value(int64_t b, int64_t c, const Body& body) const {
-    for (int64_t n = 0; n < shape.samples; ++n) {
-      for (int64_t s = 0; branch_of[n] == b && s < shape.spatial; ++s) body(at(n, c, s));
-    }
-  }
-};
-
-template <typename T>
-void check_channel(const Problem<T>& p, int64_t b, int64_t c, double tolerance) {
-  const int64_t row = b * p.shape.channels + c;
-  double count = 0, sum = 0, squares = 0;
-  p.for_each_value(b, c, [&](int64_t i) { ++count, sum += mdprop::widen(p.x[i]); });
-  if (count == 0) {
-    CHECK(p.grad_weight[row] == 0 && p.grad_bias[row] == 0);
-    if (p.shape.training) CHECK(p.mean[row] == 0 && p.var[row] == 0);
-    return;
-  }
-  p.for_each_value(b, c, [&](int64_t i) { squares += std::pow(mdprop::widen(p.x[i]) - sum / count, 2); });
-  if (p.shape.training) {
-    CHECK_NEAR(p.mean[row], sum / count, tolerance * (1 + std::fabs(sum / count)) / 8);
-    CHECK_NEAR(p.var[row], squares / count, tolerance);
-  }
-  // From here on with the statistics that the kernel rounded to its own type.
-  const double mean = p.mean[row], inverse = 1 / std::sqrt(static_cast<double>(p.var[row]) + 1e-5);
-  double grad_sum = 0, product_sum = 0;
-  const auto normal = [&](int64_t i) { return (mdprop::widen(p.x[i]) - mean) * inverse; };
-  const auto affine = [&](int64_t i) { return normal(i) * p.weight[row] + p.bias[row]; };
-  // Whether relu passes a value is decided in the kernel's own arithmetic: near 0 the two may differ.
-  const acc_t<T> kernel_scale = p.weight[row] * mdprop::inverse_deviation(p.var[row], 1e-5);
-  const mdprop::Affine<acc_t<T>> kernel_affine{p.mean[row], kernel_scale, p.bias[row]};
-  const auto incoming = [&](int64_t i) {
-    const bool passes = !p.shape.relu || kernel_affine(mdprop::widen(p.x[i])) > 0;
-    return passes ? static_cast<double>(mdprop::widen(p.grad[i])) : 0.0;
-  };
-  p.for_each_value(b, c, [&](int64_t i) {
-    const double expected = p.shape.relu ? std::max(0.0, affine(i)) : affine(i);
-    CHECK_NEAR(mdprop::widen(p.y[i]), expected, tolerance * (1 + std::fabs(expected)));
-    grad_sum += incoming(i);
-    product_sum += incoming(i) * normal(i);
-  });
-  CHECK_NEAR(p.grad_bias[row], grad_sum, tolerance * std::sqrt(count) * 4);
-  CHECK_NEAR(p.grad_weight[row], product_sum, tolerance * std::sqrt(count) * 4);
-  p.for_each_value(b, c, [&](int64_t i) {
-    const double centred =
-        p.shape.training ? incoming(i) - grad_sum / count - normal(i) * product_sum / count : incoming(i);
-    CHECK_NEAR(mdprop::widen(p.grad_x[i]), centred * inverse * p.weight[row],
-               tolerance * (1 + std::fabs(p.weight[row]) * 4));
-  });
+mdprop::MultiBatchNormBackwardArgs<T> backward_args(Problem<T>& p) {
+  mdprop::MultiBatchNormBackwardArgs<T> args{};
+  args.shape = p.shape;
+  args.grad = p.grad.data();
+  args.x = p.x.data();
+  args.mask = p.mask.empty() ? nullptr : p.mask.data();
+  args.weight = p.weight.data();
+  args.bias = p.bias.data();
+  args.mean = p.mean.data();
+  args.var = p.var.data();
+  args.grad_x = p.grad_x.data();
+  args.grad_residual = p.mask.empty() ? nullptr : p.grad_residual.data();
+  args.grad_weight = p.grad_weight.data();
+  args.grad_bias = p.grad_bias.data();
+  return args;
 }
 
 template <typename T>
-void test_type(double tolerance) {
+void run(Problem<T>& p) {
+  mdprop::multi_batch_norm_statistics_cpu<T>({p.shape, p.x.data(), p.moments.data()});
+  mdprop::multi_batch_norm_forward_cpu<T>({p.shape, p.x.data(), p.residual.empty() ? nullptr : p.residual.data(),
+                                           p.weight.data(), p.bias.data(), p.mean.data(), p.var.data(), p.y.data(),
+                                           p.mask.empty() ? nullptr : p.mask.data(), p.count.data()});
+  auto args = backward_args(p);
+  mdprop::multi_batch_norm_backward_cpu(args);
+  // The halves: sums alone, then the gradient from them.
+  const std::vector<T> grad_x = p.grad_x;
+  args.grad_x = args.grad_residual = nullptr;
+  args.sums = p.sums.data();
+  mdprop::multi_batch_norm_backward_cpu(args);
+  args = backward_args(p);
+  args.total_sums = p.sums.data();
+  args.grad_weight = args.grad_bias = nullptr;
+  mdprop::multi_batch_norm_backward_cpu(args);
+  CHECK(std::memcmp(grad_x.data(), p.grad_x.data(), grad_x.size() * sizeof(T)) == 0);
+}
+
+template <typename T>
+void test_type() {
   const int64_t shapes[][3] = {{9, 3, 49}, {4, 2, 1024}, {4, 2, 1500}, {40, 5, 1}, {7, 130, 9}, {8, 3, 150}, {3, 1, 2}};
   for (const auto& [samples, channels, spatial] : shapes) {
-    for (const bool channels_last : {false, true}) {
-      for (const bool training : {false, true}) {
-        for (const bool relu : {false, true}) {
-          Problem<T> problem(samples, channels, spatial, channels_last, training, relu, 0.5);
-          problem.run();
-          for (int64_t b = 0; b < 3; ++b) {
-            for (int64_t c = 0; c < channels; ++c) check_channel(problem, b, c, tolerance);
-          }
-        }
-      }
-    }
+    for_each_choice([&](bool channels_last, bool training, bool relu, bool residual) {
+      Problem<T> problem({samples, channels, spatial, channels_last, training, relu, residual});
+      run(problem);
+      check_all(problem, kTolerance<T>);
+    });
   }
 }
 
 // A mean of 10,000 deviations: sums of squares without a shift would lose every digit of the variance in fp32.
 void test_large_mean() {
   for (const bool channels_last : {false, true}) {
-    Problem<float> problem(16, 4, 300, channels_last, true, false, 1e4);
-    problem.run();
+    Problem<float> problem({16, 4, 300, channels_last, true, false, false, 1e4});
+    run(problem);
     for (int64_t c = 0; c < 4; ++c) check_channel(problem, 0, c, 2e-5);
   }
 }
@@ -138,23 +70,82 @@ void test_large_mean() {
 // A NaN in one branch stays there.
 void test_nan_stays_in_its_branch() {
   for (const bool channels_last : {false, true}) {
-    Problem<float> problem(9, 3, 40, channels_last, true, false, 0);
+    Problem<float> problem({9, 3, 40, channels_last});
     problem.x[problem.at(1, 0, 0)] = NAN;  // branch 2
-    problem.run();
+    run(problem);
     for (int64_t c = 0; c < 3; ++c) check_channel(problem, 0, c, 2e-5);
     CHECK(std::isnan(problem.y[problem.at(4, 0, 5)]));
     CHECK(!std::isnan(problem.y[problem.at(4, 1, 5)]));
   }
 }
 
+// More (branch, channel) pairs than branches have samples: one branch a sample, whose weight is the whole scale.
+void test_one_branch_a_sample() {
+  for (const bool channels_last : {false, true}) {
+    Problem<float> p({6, 5, 7, channels_last, false});
+    std::vector<int64_t> all(7);
+    for (int64_t n = 0; n < 7; ++n) all[n] = n;
+    const auto table = mdprop_test::normal_values<float>(6 * 5, 7);
+    p.shape.branches = 6;
+    p.shape.order = p.shape.offsets = all.data();
+    std::vector<float> mean(table);
+    mdprop::multi_batch_norm_forward_cpu<float>(
+        {p.shape, p.x.data(), nullptr, table.data(), table.data(), mean.data(), nullptr, p.y.data(), nullptr, nullptr});
+    for (int64_t i = 0; i < 6 * 5; ++i) {
+      for (int64_t s = 0; s < 7; ++s) {
+        const int64_t at = p.at(i / 5, i % 5, s);
+        CHECK(p.y[at] == (p.x[at] - table[i]) * table[i] + table[i]);
+      }
+    }
+  }
+}
+
+// Parts of a batch join to the moments of the whole, in any number; running statistics move by their share.
+void test_tables() {
+  const std::vector<double> values = mdprop_test::normal_values<double>(12, 8, 1e4);
+  std::vector<double> parts;
+  for (const auto& [begin, end] : {std::pair{0, 5}, std::pair{5, 5}, std::pair{5, 12}}) {
+    double sum = 0, squares = 0;
+    for (int i = begin; i < end; ++i) sum += values[i];
+    const double mean = end > begin ? sum / (end - begin) : 0;
+    for (int i = begin; i < end; ++i) squares += (values[i] - mean) * (values[i] - mean);
+    parts.insert(parts.end(), {static_cast<double>(end - begin), mean, squares});
+  }
+  double mean = 0, var = 0, expected_mean = 0, expected_var = 0;
+  int64_t count = 0, batches = 3;
+  mdprop::multi_batch_norm_merge_cpu<double>({3, 1, 1, parts.data(), &mean, &var, &count});
+  for (const double value : values) expected_mean += value / 12;
+  for (const double value : values) expected_var += (value - expected_mean) * (value - expected_mean) / 12;
+  CHECK(count == 12);
+  CHECK_NEAR(mean, expected_mean, 1e-11);
+  CHECK_NEAR(var, expected_var, 1e-11);
+
+  double running_mean = 2, running_var = 4;
+  mdprop::MultiBatchNormUpdateArgs<double> args{};
+  args.branches = args.channels = 1;
+  args.running_means[0] = &running_mean;
+  args.running_vars[0] = &running_var;
+  args.num_batches[0] = &batches;
+  args.mean = &mean;
+  args.var = &var;
+  args.count = &count;
+  args.cumulative = true;
+  mdprop::multi_batch_norm_update_cpu(args);
+  CHECK(batches == 4);
+  CHECK_NEAR(running_mean, 0.75 * 2 + 0.25 * mean, 1e-11);
+  CHECK_NEAR(running_var, 0.75 * 4 + 0.25 * var * 12 / 11, 1e-11);
+}
+
 }  // namespace
 
 int main() {
-  test_type<float>(2e-5);
-  test_type<double>(1e-12);
-  test_type<mdprop::BFloat16>(2e-2);
-  test_type<mdprop::Half>(3e-3);
+  test_type<float>();
+  test_type<double>();
+  test_type<mdprop::BFloat16>();
+  test_type<mdprop::Half>();
   test_large_mean();
   test_nan_stays_in_its_branch();
+  test_one_branch_a_sample();
+  test_tables();
   return test_summary();
 }
