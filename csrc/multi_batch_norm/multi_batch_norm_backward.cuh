@@ -201,8 +201,8 @@ __device__ void store_gradients(const MultiBatchNormBackwardArgs<T>& args, const
   }
 }
 
-// The coefficients of the gradient of the slab's channels, for everyone after the next barrier. A thread reads no sums of
-// its own kernel but those that it wrote itself.
+// The coefficients of the gradient of the slab's channels, for everyone after the next barrier. A thread reads no sums
+// of its own kernel but those that it wrote itself.
 template <typename T, int kWidth>
 __device__ void load_formulas(const NormBackwardJob<T>& job, int branch, const Walk<kWidth>& walk,
                               NormBackwardShared<acc_t<T>>& shared) {
