@@ -155,7 +155,8 @@ __device__ void add_chunks(const NormBackwardJob<T>& job, const ChunkPlace& plac
 
 // A block a chunk and slab: it leaves its part, and the last one of a branch and slab joins them.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads, 3) norm_sums_kernel(const __grid_constant__ NormBackwardJob<T> job) {
+__global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
+    norm_sums_kernel(const __grid_constant__ NormBackwardJob<T> job) {
   const auto& shape = job.args.shape;
   const auto& plan = job.plan;
   auto& shared = shared_storage<NormBackwardShared<acc_t<T>>>();
@@ -244,7 +245,7 @@ __device__ void gradient_chunk(const NormBackwardJob<T>& job, Walk<kWidth>& walk
 // A block a chunk and slab, last chunk first, with sums from the tables. Where statistics are constants, neither sums
 // nor x are read.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads, 3)
+__global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
     norm_gradient_kernel(const __grid_constant__ NormBackwardJob<T> job) {
   const auto& plan = job.plan;
   auto& shared = shared_storage<NormBackwardShared<acc_t<T>>>();
@@ -259,9 +260,9 @@ __global__ void __launch_bounds__(kNormThreads, 3)
   gradient_chunk(job, walk, kept, 0, shared);
 }
 
-// A block a branch and slab, which computes the sums first. Its shared memory lets two blocks share a multiprocessor.
+// A block a branch and slab, which computes the sums first.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads, 2)
+__global__ void __launch_bounds__(kNormThreads, kResidentBlocks)
     norm_resident_gradient_kernel(const __grid_constant__ NormBackwardJob<T> job) {
   const auto& plan = job.plan;
   auto& shared = shared_storage<NormBackwardShared<acc_t<T>>>();

@@ -111,7 +111,7 @@ __device__ Moments chunk_moments(const NormForwardJob<T>& job, const ChunkPlace&
 
 // A block a chunk and slab: it leaves its part, and the last one of a branch and slab joins them.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads, 3)
+__global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
     norm_statistics_kernel(const __grid_constant__ NormForwardJob<T> job) {
   const auto& shape = job.args.shape;
   const auto& plan = job.plan;
@@ -208,7 +208,8 @@ __device__ void load_affine(const MultiBatchNormForwardArgs<T>& args, int branch
 
 // A block a chunk and slab, with mean and var from the tables.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads, 3) norm_apply_kernel(const __grid_constant__ NormForwardJob<T> job) {
+__global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
+    norm_apply_kernel(const __grid_constant__ NormForwardJob<T> job) {
   const auto& plan = job.plan;
   auto& shared = shared_storage<NormForwardShared<acc_t<T>>>();
   const int block = gridDim.x - 1 - blockIdx.x;
@@ -221,10 +222,10 @@ __global__ void __launch_bounds__(kNormThreads, 3) norm_apply_kernel(const __gri
   apply_chunk(job, walk, kept, 0, shared);
 }
 
-// A block a branch and slab, which computes mean and var first. Its shared memory lets two blocks share a
-// multiprocessor.
+// A block a branch and slab, which computes mean and var first.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads, 2) norm_resident_kernel(const __grid_constant__ NormForwardJob<T> job) {
+__global__ void __launch_bounds__(kNormThreads, kResidentBlocks)
+    norm_resident_kernel(const __grid_constant__ NormForwardJob<T> job) {
   const auto& plan = job.plan;
   auto& shared = shared_storage<NormForwardShared<acc_t<T>>>();
   const int branch = blockIdx.x / plan.slabs, chunks = chunks_of(job.args.shape, plan, branch);
