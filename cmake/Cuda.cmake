@@ -52,7 +52,7 @@ if(MDPROP_WITH_CUDA)
   string(REPLACE ";" " " MDPROP_CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
   set(CMAKE_CUDA_STANDARD 17)
   set(CMAKE_CUDA_FLAGS_RELEASE "-O3")
+  enable_language(CUDA)
   # No contraction into fused multiply-adds, as on the CPU: what a kernel fuses, it writes as fma().
   string(APPEND CMAKE_CUDA_FLAGS " --fmad=false -Xcompiler=-ffp-contract=off")
-  enable_language(CUDA)
 endif()
