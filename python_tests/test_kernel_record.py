@@ -70,6 +70,15 @@ def test_spills_stack_and_forbidden_instructions_are_faults():
     assert kernel_record.faults(record) == ["a (sm_80): spills = 4", "a (sm_80): local memory"]
 
 
+def test_one_spill_of_a_predicate_is_accepted_and_no_larger_one():
+    kernel = "pgd_sample_kernel<(PgdNorm)2, float, Target<float, true> >"
+    accepted = entry(spills=2, stack=8, faults=["local memory"])
+    assert kernel_record.faults({"sm_90a": {kernel: accepted}}) == []
+    assert kernel_record.faults({"sm_90a": {"other": accepted}})
+    assert kernel_record.faults({"sm_80": {kernel: accepted}})
+    assert kernel_record.faults({"sm_90a": {kernel: entry(spills=4, stack=8)}})
+
+
 def test_differences_name_kernel_architecture_and_both_values():
     recorded = {"sm_80": {"a": entry(), "gone": entry()}, "sm_86": {"a": entry()}}
     built = {"sm_80": {"a": entry(registers=12, code=["tensor cores"]), "new": entry()}}
