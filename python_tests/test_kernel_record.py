@@ -1,6 +1,7 @@
 """The comparison of CUDA builds with the committed record of their kernels."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -95,6 +96,26 @@ def test_the_committed_record_has_no_faults_and_covers_every_release_architectur
     assert kernel_record.faults(kernels) == []
     assert set(kernels) == {f"sm_{name.replace('.', '')}" for name in kernel_record.RELEASED}
     assert len({tuple(sorted(entries)) for entries in kernels.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("kernels", "feature"),
+    [
+        (r"knn_scan_kernel<\d+>", "tensor cores"),
+        (r"knn_scan_kernel<\d+>", "asynchronous copies"),
+        (r"hamming_scan_kernel<.*>", "population counts"),
+        (r"hamming_scan_kernel<(1, true|2, .*)>", "16-byte loads"),
+        (r"norm_\w+_kernel<(float, 4|BFloat16, 8|Half, 8)>", "16-byte loads"),
+        (r"norm_(apply|gradient|resident|resident_gradient)_kernel<(float, 4|BFloat16, 8|Half, 8)>", "16-byte stores"),
+        (r"pgd_(linf|sample)_kernel<.*>", "16-byte loads"),
+        (r"pgd_(linf|sample)_kernel<.*Target<float, true> >", "16-byte stores"),
+    ],
+)
+def test_machine_code_holds_what_was_meant(kernels, feature):
+    for architecture, entries in json.loads(kernel_record.RECORD.read_text())["kernels"].items():
+        meant = {kernel: entry["code"] for kernel, entry in entries.items() if re.fullmatch(kernels, kernel)}
+        assert meant, architecture
+        assert [kernel for kernel, code in meant.items() if feature not in code] == [], architecture
 
 
 def test_coverage_names_the_kernel_that_no_test_runs(tmp_path, capsys):
