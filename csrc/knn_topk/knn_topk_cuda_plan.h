@@ -70,9 +70,10 @@ KnnCudaPlan knn_cuda_plan(const KnnTopkArgs<T>& args) {
   plan.padded_dim = knn_round_up(std::max<int64_t>(dim, 1), 16);
   const int64_t row_bytes = plan.padded_dim * 2;
   const int64_t most_lists = kKnnListBytes / (plan.capacity * kKeyBytes);
-  const int64_t most_rows = std::min(most_lists, plan.direct ? most_lists : kKnnPackedBytes / row_bytes);
-  plan.rows = std::min(knn_round_up(num_queries, plan.block_rows),
-                       std::max(most_rows / plan.block_rows, int64_t{1}) * plan.block_rows);
+  const int64_t fitting_rows = std::min(most_lists, plan.direct ? most_lists : kKnnPackedBytes / row_bytes);
+  const int64_t most_rows = std::max(fitting_rows / plan.block_rows, int64_t{1}) * plan.block_rows;
+  const int64_t chunks = (num_queries + most_rows - 1) / most_rows;  // all of about one size
+  plan.rows = knn_round_up((num_queries + chunks - 1) / chunks, plan.block_rows);
   plan.splits = knn_splits(plan.rows, plan.block_rows, num_points, plan.kept, kKeyBytes, most_lists);
   const int64_t fitting = kKnnPackedBytes / row_bytes / kKnnFilterPoints * kKnnFilterPoints;
   plan.chunk_points =
