@@ -29,7 +29,8 @@ inline int multiprocessor_count() {
   return count;
 }
 
-// How much shared memory each of `blocks` blocks may have so that a multiprocessor of the current device holds them all.
+// How much shared memory each of `blocks` blocks may have so that a multiprocessor of the current device holds them
+// all.
 inline int64_t shared_memory_share(int blocks) {
   constexpr int kReserved = 1024;  // of each block, for the system
   int device = 0, of_block = 0, of_multiprocessor = 0;

@@ -39,10 +39,12 @@ std::string kernel_name() {
 template <auto kKernel, typename... Arguments>
 void launch_shape(const LaunchShape& shape, [[maybe_unused]] void* stream, Arguments... arguments) {
 #ifdef __CUDACC__
-  if (shape.shared > size_t{48} << 10) {
-    cuda_check(
-        cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared)),
-        kernel_name<kKernel>());
+  const auto check = [](cudaError_t status) {
+    if (status != cudaSuccess) cuda_check(status, kernel_name<kKernel>());
+  };
+  // Without leave a block has 48 KB, its static shared memory included.
+  if (shape.shared > 0) {
+    check(cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared)));
   }
   cudaLaunchAttribute attributes[2] = {};
   unsigned count = 0;
@@ -63,7 +65,7 @@ void launch_shape(const LaunchShape& shape, [[maybe_unused]] void* stream, Argum
   config.stream = static_cast<cudaStream_t>(stream);
   config.attrs = attributes;
   config.numAttrs = count;
-  cuda_check(cudaLaunchKernelEx(&config, kKernel, arguments...), kernel_name<kKernel>());
+  check(cudaLaunchKernelEx(&config, kKernel, arguments...));
 #else
   const auto index = [](dim3 d) { return emulation::Index{d.x, d.y, d.z}; };
   emulation::run_grid(

@@ -34,6 +34,7 @@ class Groups {
                         int64_t rows) {
     STD_TORCH_CHECK(offsets.scalar_type() == ScalarType::Long && offsets.dim() == 1 && offsets.size(0) >= 1, op, ": ",
                     name, " must be int64 [G + 1]");
+    STD_TORCH_CHECK(offsets.size(0) > 1 || rows == 0, op, ": ", name, " of no group must run over no rows, got ", rows);
     const Tensor dense = torch::stable::contiguous(offsets);
     if (device.cuda()) return dense;
     const int64_t* values = data<int64_t>(dense);

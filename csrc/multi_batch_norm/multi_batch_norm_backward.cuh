@@ -94,22 +94,22 @@ class ColumnSums {
 };
 
 // The sums over the open chunk: thread c gets those of channel c of the slab. What is loaded is kept as far as there is
-// room; `loaded` counts the pairs of a thread.
+// room, behind the `before` pairs of earlier chunks.
 template <typename T, int kWidth>
-__device__ Sums chunk_sums(const NormBackwardJob<T>& job, Walk<kWidth>& walk, Kept<T, kWidth>& kept, int& loaded,
+__device__ Sums chunk_sums(const NormBackwardJob<T>& job, Walk<kWidth>& walk, Kept<T, kWidth>& kept, int before,
                            NormBackwardShared<acc_t<T>>& shared) {
   constexpr int kCount = kLoads<T, kWidth, 2>;
   ColumnSums<acc_t<T>, kWidth> sums;
 #pragma unroll 1
-  for (int step = 0; step < walk.steps(); step += kCount, loaded += kCount) {
+  for (int step = 0; step < walk.steps(); step += kCount) {
     Place places[kCount];
     Vector<T, kWidth> grads[kCount], inputs[kCount];
     load_step(job.args, true, shared.affine, walk, places, grads, inputs);
 #pragma unroll
     for (int u = 0; u < kCount; ++u) {
-      if (!places[u].valid() || !kept.holds(2 * (loaded + u) + 1)) continue;
-      kept[2 * (loaded + u)] = grads[u];
-      kept[2 * (loaded + u) + 1] = inputs[u];
+      if (!places[u].valid() || !kept.holds(2 * (before + step + u) + 1)) continue;
+      kept[2 * (before + step + u)] = grads[u];
+      kept[2 * (before + step + u) + 1] = inputs[u];
     }
     sums.add(walk, shared.affine, places, grads, inputs);
   }
@@ -155,7 +155,8 @@ __device__ void add_chunks(const NormBackwardJob<T>& job, const ChunkPlace& plac
 
 // A block a chunk and slab: it leaves its part, and the last one of a branch and slab joins them.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads, 3) norm_sums_kernel(const __grid_constant__ NormBackwardJob<T> job) {
+__global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
+    norm_sums_kernel(const __grid_constant__ NormBackwardJob<T> job) {
   const auto& shape = job.args.shape;
   const auto& plan = job.plan;
   auto& shared = shared_storage<NormBackwardShared<acc_t<T>>>();
@@ -164,10 +165,9 @@ __global__ void __launch_bounds__(kNormThreads, 3) norm_sums_kernel(const __grid
   if (place.branch == shape.branches) return;
   Walk<kWidth> walk(shape, plan, slab, shared.lines);
   Kept<T, kWidth> kept(0);
-  int loaded = 0;
   load_affine(job.args, place.branch, walk, shared);
   walk.open(place);
-  const Sums part = chunk_sums(job, walk, kept, loaded, shared);
+  const Sums part = chunk_sums(job, walk, kept, 0, shared);
   if (walk.owns_channel()) {
     double* to = job.partials + 2 * (int64_t{number} * shape.channels + walk.own_channel());
     to[0] = part.first;
@@ -220,20 +220,20 @@ __device__ void load_formulas(const NormBackwardJob<T>& job, int branch, const W
 
 // Writes the gradients of the open chunk, from what was kept as far as that goes.
 template <typename T, int kWidth>
-__device__ void gradient_chunk(const NormBackwardJob<T>& job, Walk<kWidth>& walk, Kept<T, kWidth>& kept, int& loaded,
+__device__ void gradient_chunk(const NormBackwardJob<T>& job, Walk<kWidth>& walk, Kept<T, kWidth>& kept, int before,
                                const NormBackwardShared<acc_t<T>>& shared) {
   constexpr int kCount = kLoads<T, kWidth, 2>;
 #pragma unroll 1
-  for (int step = 0; step < walk.steps(); step += kCount, loaded += kCount) {
+  for (int step = 0; step < walk.steps(); step += kCount) {
     Place places[kCount];
     Vector<T, kWidth> grads[kCount], inputs[kCount];
-    if (kept.holds(2 * (loaded + kCount) - 1)) {
+    if (kept.holds(2 * (before + step + kCount) - 1)) {
 #pragma unroll
       for (int u = 0; u < kCount; ++u) {
         places[u] = walk.next();
         if (!places[u].valid()) continue;
-        grads[u] = kept[2 * (loaded + u)];
-        inputs[u] = kept[2 * (loaded + u) + 1];
+        grads[u] = kept[2 * (before + step + u)];
+        inputs[u] = kept[2 * (before + step + u) + 1];
       }
     } else {
       load_step(job.args, job.args.shape.training, shared.affine, walk, places, grads, inputs);
@@ -245,7 +245,7 @@ __device__ void gradient_chunk(const NormBackwardJob<T>& job, Walk<kWidth>& walk
 // A block a chunk and slab, last chunk first, with sums from the tables. Where statistics are constants, neither sums
 // nor x are read.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads, 3)
+__global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
     norm_gradient_kernel(const __grid_constant__ NormBackwardJob<T> job) {
   const auto& plan = job.plan;
   auto& shared = shared_storage<NormBackwardShared<acc_t<T>>>();
@@ -254,36 +254,37 @@ __global__ void __launch_bounds__(kNormThreads, 3)
   if (place.branch == job.args.shape.branches) return;
   Walk<kWidth> walk(job.args.shape, plan, block % plan.slabs, shared.lines);
   Kept<T, kWidth> kept(0);
-  int loaded = 0;
   load_affine(job.args, place.branch, walk, shared);
   load_formulas(job, place.branch, walk, shared);
   walk.open(place);
-  gradient_chunk(job, walk, kept, loaded, shared);
+  gradient_chunk(job, walk, kept, 0, shared);
 }
 
-// A block a branch and slab, which computes the sums first. Its shared memory lets two blocks share a multiprocessor.
+// A block a branch and slab, which computes the sums first.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads, 2)
+__global__ void __launch_bounds__(kNormThreads, kResidentBlocks)
     norm_resident_gradient_kernel(const __grid_constant__ NormBackwardJob<T> job) {
   const auto& plan = job.plan;
   auto& shared = shared_storage<NormBackwardShared<acc_t<T>>>();
   const int branch = blockIdx.x / plan.slabs, chunks = chunks_of(job.args.shape, plan, branch);
   Walk<kWidth> walk(job.args.shape, plan, blockIdx.x % plan.slabs, shared.lines);
   Kept<T, kWidth> kept(2 * plan.kept);
-  int loaded = 0;
+  int before = 0;
   Sums total{0, 0};
   load_affine(job.args, branch, walk, shared);
   for (int chunk = 0; chunk < chunks; ++chunk) {
     walk.open({branch, chunk, 0});
-    total = total + chunk_sums(job, walk, kept, loaded, shared);
+    total = total + chunk_sums(job, walk, kept, before, shared);
+    before += walk.steps();
   }
   if (walk.owns_channel()) store_sums(job, total, branch, walk.own_channel());
   if (job.args.grad_x == nullptr) return;
   load_formulas(job, branch, walk, shared);
-  loaded = 0;
+  before = 0;
   for (int chunk = 0; chunk < chunks; ++chunk) {
     walk.open({branch, chunk, 0});
-    gradient_chunk(job, walk, kept, loaded, shared);
+    gradient_chunk(job, walk, kept, before, shared);
+    before += walk.steps();
   }
 }
 

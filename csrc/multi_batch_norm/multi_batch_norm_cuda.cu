@@ -65,6 +65,7 @@ template <typename T>
 void multi_batch_norm_statistics_cuda(const MultiBatchNormStatisticsArgs<T>& args, void* stream) {
   MultiBatchNormForwardArgs<T> forward{};
   forward.shape = args.shape;
+  forward.shape.training = true;
   forward.x = args.x;
   run_forward(forward, args.moments, stream);
 }

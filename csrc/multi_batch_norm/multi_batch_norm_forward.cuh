@@ -79,15 +79,15 @@ __device__ void merge_chunks(const NormForwardJob<T>& job, const ChunkPlace& pla
 }
 
 // The moments of the open chunk: thread c gets those of channel c of the slab. What is loaded is kept as far as there
-// is room; `loaded` counts the loads of a thread.
+// is room, behind the `before` loads of earlier chunks.
 template <typename T, int kWidth>
 __device__ Moments chunk_moments(const NormForwardJob<T>& job, const ChunkPlace& place, Walk<kWidth>& walk,
-                                 Kept<T, kWidth>& kept, int& loaded, NormForwardShared<acc_t<T>>& shared) {
+                                 Kept<T, kWidth>& kept, int before, NormForwardShared<acc_t<T>>& shared) {
   constexpr int kCount = kLoads<T, kWidth, 1>;
   choose_shifts(job, walk, shared);
   ColumnMoments<acc_t<T>, kWidth> moments;
 #pragma unroll 1
-  for (int step = 0; step < walk.steps(); step += kCount, loaded += kCount) {
+  for (int step = 0; step < walk.steps(); step += kCount) {
     Place places[kCount];
     Vector<T, kWidth> values[kCount];
 #pragma unroll
@@ -97,7 +97,7 @@ __device__ Moments chunk_moments(const NormForwardJob<T>& job, const ChunkPlace&
     }
 #pragma unroll
     for (int u = 0; u < kCount; ++u) {
-      if (places[u].valid() && kept.holds(loaded + u)) kept[loaded + u] = values[u];
+      if (places[u].valid() && kept.holds(before + step + u)) kept[before + step + u] = values[u];
     }
     moments.add(walk, shared.shifts, places, values);
   }
@@ -111,7 +111,7 @@ __device__ Moments chunk_moments(const NormForwardJob<T>& job, const ChunkPlace&
 
 // A block a chunk and slab: it leaves its part, and the last one of a branch and slab joins them.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads, 3)
+__global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
     norm_statistics_kernel(const __grid_constant__ NormForwardJob<T> job) {
   const auto& shape = job.args.shape;
   const auto& plan = job.plan;
@@ -121,9 +121,8 @@ __global__ void __launch_bounds__(kNormThreads, 3)
   if (place.branch == shape.branches) return;
   Walk<kWidth> walk(shape, plan, slab, shared.lines);
   Kept<T, kWidth> kept(0);
-  int loaded = 0;
   walk.open(place);
-  const Moments part = chunk_moments(job, place, walk, kept, loaded, shared);
+  const Moments part = chunk_moments(job, place, walk, kept, 0, shared);
   if (walk.owns_channel()) {
     double* to = job.partials + 2 * (int64_t{number} * shape.channels + walk.own_channel());
     to[0] = part.mean;
@@ -180,19 +179,19 @@ __device__ void normalise(const MultiBatchNormForwardArgs<T>& args, const Walk<k
 
 // Writes the results of the open chunk, from what was kept as far as that goes.
 template <typename T, int kWidth>
-__device__ void apply_chunk(const NormForwardJob<T>& job, Walk<kWidth>& walk, Kept<T, kWidth>& kept, int& loaded,
+__device__ void apply_chunk(const NormForwardJob<T>& job, Walk<kWidth>& walk, Kept<T, kWidth>& kept, int before,
                             const NormForwardShared<acc_t<T>>& shared) {
   constexpr int kCount = kLoads<T, kWidth, 2>;
 #pragma unroll 1
-  for (int step = 0; step < walk.steps(); step += kCount, loaded += kCount) {
+  for (int step = 0; step < walk.steps(); step += kCount) {
     Place places[kCount];
     Vector<T, kWidth> values[kCount];
 #pragma unroll
     for (int u = 0; u < kCount; ++u) {
       places[u] = walk.next();
       if (!places[u].valid()) continue;
-      values[u] =
-          kept.holds(loaded + u) ? kept[loaded + u] : load_streaming<kWidth>(job.args.x + walk.offset(places[u]));
+      values[u] = kept.holds(before + step + u) ? kept[before + step + u]
+                                                : load_streaming<kWidth>(job.args.x + walk.offset(places[u]));
     }
     normalise(job.args, walk, shared.affine, places, values);
   }
@@ -209,7 +208,8 @@ __device__ void load_affine(const MultiBatchNormForwardArgs<T>& args, int branch
 
 // A block a chunk and slab, with mean and var from the tables.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads, 3) norm_apply_kernel(const __grid_constant__ NormForwardJob<T> job) {
+__global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
+    norm_apply_kernel(const __grid_constant__ NormForwardJob<T> job) {
   const auto& plan = job.plan;
   auto& shared = shared_storage<NormForwardShared<acc_t<T>>>();
   const int block = gridDim.x - 1 - blockIdx.x;
@@ -217,34 +217,35 @@ __global__ void __launch_bounds__(kNormThreads, 3) norm_apply_kernel(const __gri
   if (place.branch == job.args.shape.branches) return;
   Walk<kWidth> walk(job.args.shape, plan, block % plan.slabs, shared.lines);
   Kept<T, kWidth> kept(0);
-  int loaded = 0;
   load_affine(job.args, place.branch, walk, shared);
   walk.open(place);
-  apply_chunk(job, walk, kept, loaded, shared);
+  apply_chunk(job, walk, kept, 0, shared);
 }
 
-// A block a branch and slab, which computes mean and var first. Its shared memory lets two blocks share a
-// multiprocessor.
+// A block a branch and slab, which computes mean and var first.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kNormThreads, 2) norm_resident_kernel(const __grid_constant__ NormForwardJob<T> job) {
+__global__ void __launch_bounds__(kNormThreads, kResidentBlocks)
+    norm_resident_kernel(const __grid_constant__ NormForwardJob<T> job) {
   const auto& plan = job.plan;
   auto& shared = shared_storage<NormForwardShared<acc_t<T>>>();
   const int branch = blockIdx.x / plan.slabs, chunks = chunks_of(job.args.shape, plan, branch);
   Walk<kWidth> walk(job.args.shape, plan, blockIdx.x % plan.slabs, shared.lines);
   Kept<T, kWidth> kept(plan.kept);
-  int loaded = 0;
+  int before = 0;
   Moments moments;
   for (int chunk = 0; chunk < chunks; ++chunk) {
     walk.open({branch, chunk, 0});
-    merge(moments, chunk_moments(job, {branch, chunk, 0}, walk, kept, loaded, shared));
+    merge(moments, chunk_moments(job, {branch, chunk, 0}, walk, kept, before, shared));
+    before += walk.steps();
   }
   if (walk.owns_channel()) store_statistics(job, moments, branch, walk.own_channel());
   if (job.args.y == nullptr) return;
   load_affine(job.args, branch, walk, shared);
-  loaded = 0;
+  before = 0;
   for (int chunk = 0; chunk < chunks; ++chunk) {
     walk.open({branch, chunk, 0});
-    apply_chunk(job, walk, kept, loaded, shared);
+    apply_chunk(job, walk, kept, before, shared);
+    before += walk.steps();
   }
 }
 

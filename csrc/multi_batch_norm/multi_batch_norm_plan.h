@@ -64,8 +64,7 @@ inline void cut_chunks(MultiBatchNormPlan& plan, const MultiBatchNormShape& shap
 // Lanes and slabs of rows: 128 bytes side by side where there are so many, a byte of the mask at least.
 inline void spread_rows(MultiBatchNormPlan& plan, const MultiBatchNormShape& shape, int64_t element_bytes) {
   plan.lanes = std::max(1, 8 / plan.width);
-  while (plan.lanes < 32 && plan.lanes * plan.width * element_bytes < 128 &&
-         plan.lanes * plan.width < shape.channels) {
+  while (plan.lanes < 32 && plan.lanes * plan.width * element_bytes < 128 && plan.lanes * plan.width < shape.channels) {
     plan.lanes *= 2;
   }
   plan.block_channels = plan.lanes * plan.width;

@@ -10,7 +10,7 @@ namespace {
 OptionalTensor beside(const OptionalTensor& tensor, const Tensor& x) {
   if (!tensor.has_value()) return std::nullopt;
   const Tensor numbers = as_dtype(*tensor, ScalarType::Long);
-  return numbers.device() == x.device() ? numbers : torch::stable::to(numbers, x.device(), /*non_blocking=*/true);
+  return numbers.device() == x.device() ? numbers : torch::stable::to(numbers, x.device());
 }
 
 }  // namespace
@@ -22,6 +22,7 @@ Branches::Branches(const DeviceScope& device, const Tensor& x, int64_t branches,
       branches_(branches),
       ids_(beside(ids, x)),
       sizes_(beside(ids.has_value() ? std::nullopt : sizes, x)) {
+  STD_TORCH_CHECK(branches >= 1, "multi_batch_norm: expected at least one branch");
   STD_TORCH_CHECK(!ids.has_value() || (ids->dim() == 1 && ids->size(0) == samples_),
                   "multi_batch_norm: branch ids must be [N]");
   STD_TORCH_CHECK(!sizes_.has_value() || sizes_->numel() == branches, "multi_batch_norm: branch sizes must be [B]");

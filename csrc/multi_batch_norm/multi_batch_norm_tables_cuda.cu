@@ -16,7 +16,8 @@ __device__ int64_t thread_number() { return static_cast<int64_t>(blockIdx.x) * k
 
 // A thread a (branch, channel).
 template <typename T>
-__global__ void __launch_bounds__(kThreads) norm_merge_kernel(const __grid_constant__ MultiBatchNormMergeArgs<T> args) {
+__global__ void __launch_bounds__(kThreads, 2)
+    norm_merge_kernel(const __grid_constant__ MultiBatchNormMergeArgs<T> args) {
   const int64_t at = thread_number(), branch = at / args.channels, channel = at % args.channels;
   if (branch >= args.branches) return;
   const Moments moments = merged_moments(args, branch, channel);
@@ -27,7 +28,7 @@ __global__ void __launch_bounds__(kThreads) norm_merge_kernel(const __grid_const
 
 // A block a branch: all of its threads read the counter before one of them moves it on.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     norm_update_kernel(const __grid_constant__ MultiBatchNormUpdateArgs<T> args) {
   const int64_t branch = blockIdx.x, count = args.count[branch];
   if (count == 0) return;
@@ -52,7 +53,7 @@ __device__ Affine<T> map_of(const MultiBatchNormMixArgs<T>& args, int64_t branch
 
 // A thread a (sample, channel).
 template <typename T>
-__global__ void __launch_bounds__(kThreads) norm_mix_kernel(const __grid_constant__ MultiBatchNormMixArgs<T> args) {
+__global__ void __launch_bounds__(kThreads, 2) norm_mix_kernel(const __grid_constant__ MultiBatchNormMixArgs<T> args) {
   const int64_t at = thread_number(), sample = at / args.channels, channel = at % args.channels;
   if (sample >= args.samples) return;
   const auto mixed = mixed_affine(args.branches, args.probs + sample * args.branches,
@@ -64,7 +65,7 @@ __global__ void __launch_bounds__(kThreads) norm_mix_kernel(const __grid_constan
 
 // A thread a (branch, channel).
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     norm_unmix_tables_kernel(const __grid_constant__ MultiBatchNormUnmixArgs<T> args) {
   const int64_t at = thread_number(), branch = at / args.mix.channels;
   if (branch < args.mix.branches) unmix_branch(args, branch, at % args.mix.channels);
@@ -72,7 +73,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // A warp a (sample, branch), with its lanes on the channels.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     norm_unmix_probs_kernel(const __grid_constant__ MultiBatchNormUnmixArgs<T> args) {
   const int64_t at = thread_number() / kWarpSize, sample = at / args.mix.branches, branch = at % args.mix.branches;
   if (sample >= args.mix.samples) return;

@@ -11,7 +11,16 @@ MDPROP_ISA_BEGIN
 template <typename T, int kWidth, int kTensors>
 constexpr int kLoads = sizeof(T) * kWidth >= 16  ? 4 / kTensors
                        : sizeof(T) * kWidth >= 8 ? 4
-                                                 : 8;
+                                                 : 6;
+
+// Blocks of the streaming kernels that share a multiprocessor at least. Code for sm_120 takes a few registers more than
+// three leave it.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int kStreamingBlocks = 2;
+#else
+constexpr int kStreamingBlocks = 3;
+#endif
+constexpr int kResidentBlocks = 2;  // what their shared memory allows
 
 // Which chunk a block has.
 struct ChunkPlace {
@@ -97,10 +106,10 @@ class Walk {
     const int group = static_cast<int>(threadIdx.x) / plan.lanes, groups = kNormThreads / plan.lanes;
     first_column_ = static_cast<int>(threadIdx.x) % plan.lanes * kWidth;
     lane_channel_ = rows() ? first_column_ : group % plan.block_channels;
-    first_line_ = rows() ? group : group / plan.block_channels;
+    const bool active = first_channel_ + lane_channel_ < shape.channels;
+    first_line_ = !active ? kMaxLines : rows() ? group : group / plan.block_channels;
     line_step_ = rows() ? groups : groups / plan.block_channels;
     own_offset_ = rows() ? first_column_ : lane_channel_ * shape.spatial + first_column_;
-    active_ = first_channel_ + lane_channel_ < shape.channels;
   }
 
   // The channel of value v of a load, within the slab.
@@ -150,7 +159,7 @@ class Walk {
 
   __device__ Place next() {
     const int column = base_ + first_column_;
-    const Place place = active_ && line_ < lines_ && column < columns_ ? Place(line_, base_) : Place();
+    const Place place = line_ < lines_ && column < columns_ ? Place(line_, base_) : Place();
     base_ += plan_.lanes * kWidth;
     if (base_ >= columns_) {
       base_ = 0;
@@ -175,7 +184,6 @@ class Walk {
   int64_t own_offset_;
   int first_channel_, first_column_, lane_channel_, first_line_, line_step_;
   int lines_ = 0, columns_ = 0, line_ = 0, base_ = 0;
-  bool active_;
 };
 
 // Loads that a thread has put aside in dynamic shared memory, for itself alone: no barrier, and no layout but its own.

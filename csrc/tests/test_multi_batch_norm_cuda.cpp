@@ -145,12 +145,12 @@ void check_route(const Options& options, int width, bool resident) {
 // Planes whose length lets a thread load `width` values at once, and rows of so many channels; few and many.
 template <typename T>
 void test_width(int width) {
-  const int64_t odd = width == 1 ? 1 : 0, bytes = sizeof(T);
+  const int64_t bytes = sizeof(T);
   for_each_choice([&](bool channels_last, bool training, bool relu, bool residual) {
-    const int64_t channels = channels_last ? 3 * width : 5, spatial = channels_last ? 7 : 12 * width + odd;
+    const int64_t channels = channels_last ? 3 * width : 5, spatial = channels_last ? 7 : 13 * width;
     check_route<T>({7, channels, spatial, channels_last, training, relu, residual}, width, true);
   });
-  const int64_t long_plane = (40 << 10) / bytes / 8 * 8 + (width == 4 && bytes == 2 ? 4 : odd);
+  const int64_t long_plane = (40 << 10) / bytes / 8 * 8 + width;
   check_route<T>({4, 1, long_plane, false, true, true, true}, width, false);
   const int64_t channels = 3 * width, block = std::max<int64_t>(8, channels);
   check_route<T>({6, channels, (40 << 10) / bytes / block, true, true, true, true}, width, false);

@@ -32,9 +32,16 @@ def bounds(
     if not isinstance(lower, Tensor) and not isinstance(upper, Tensor):
         return float(lower), None, float(upper), None
     dtype = _check.compute_dtype(x)
-    low, high = (spread(torch.as_tensor(bound, dtype=dtype, device=x.device), x) for bound in (lower, upper))
+    low, high = (spread(_beside(bound, x, dtype), x) for bound in (lower, upper))
     shape = torch.broadcast_shapes(low.shape, high.shape)  # type: ignore[no-untyped-call]
     return 0.0, low.expand(shape), 0.0, high.expand(shape)
+
+
+def _beside(bound: float | Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    # A number is filled in on the device: a copy from the host would wait for it.
+    if isinstance(bound, Tensor):
+        return bound.to(x.device, dtype)
+    return torch.full((), bound, dtype=dtype, device=x.device)
 
 
 def spread(value: Tensor, x: Tensor) -> Tensor:
@@ -63,9 +70,12 @@ def check_ball_and_box(
 
 
 def check_rows(name: str, value: float | Tensor, x: Tensor) -> None:
-    """Raises ValueError unless ``value`` is a number or ``[N]``."""
-    if isinstance(value, Tensor) and tuple(value.shape) != (x.shape[0],):
+    """Raises ValueError unless ``value`` is a number or ``[N]`` beside ``x``."""
+    if not isinstance(value, Tensor):
+        return
+    if tuple(value.shape) != (x.shape[0],):
         raise ValueError(f"{name}: expected a number or [N] with N = {x.shape[0]}, got {list(value.shape)}")
+    _check.same_device(name, value, "x", x)
 
 
 def check_broadcasts(name: str, value: Tensor, other_name: str, other: Tensor, what: str = "a tensor") -> None:

@@ -62,6 +62,8 @@ def check_tables(x: Tensor, branches: int, tables: Mapping[str, Tensor | None]) 
             raise ValueError(
                 f"{name}: expected [B, C] with B = {branches} and C = {x.shape[1]} of x, got {list(table.shape)}"
             )
+        if table is not None:
+            _check.same_device(name, table, "x", x)
 
 
 def check_recomputed(branches: Tensor | None, recomputed: Tensor | None) -> None:

@@ -51,6 +51,7 @@ class MultiBatchNormBackwardFunction(torch.autograd.Function):
         if ids is None:
             counts = sizes if sizes is not None else torch.tensor([x.shape[0]], device=x.device)
             ids = torch.arange(len(counts), device=x.device).repeat_interleave(counts.to(x.device))
+        ids = ids.to(x.device)
         with torch.enable_grad():
             outputs = reference_backward.differentiable_backward(
                 grad, x, weight, bias, mean, var, mask, ids, training, eps, activation

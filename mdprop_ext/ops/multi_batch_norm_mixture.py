@@ -61,6 +61,9 @@ def multi_batch_norm_mixture(
     _check.floating("probs", probs)
     if probs.dim() != 2 or probs.shape[0] != x.shape[0]:
         raise ValueError(f"probs: expected [N, B] with N = {x.shape[0]} of x, got {list(probs.shape)}")
+    _check.same_device("probs", probs, "x", x)
+    if probs.shape[1] == 0:
+        raise ValueError("probs: expected [N, B] with at least one branch, got B = 0")
     _branches.check_tables(x, probs.shape[1], tables)
     if not eps >= 0:
         raise ValueError(f"eps: expected a number >= 0, got {eps}")
