@@ -140,9 +140,9 @@ class CudaSearch {
     scan.keys = static_cast<NarrowKey*>(buffers_.keys);
     scan.counts = buffers_.counts;
     scan.thresholds = buffers_.thresholds;
-    scan.first_point = first_point;
-    scan.padded_points = padded_points;
-    scan.rows = padded_rows();
+    scan.first_point = static_cast<int>(first_point);
+    scan.padded_points = static_cast<int>(padded_points);
+    scan.rows = static_cast<int>(padded_rows());
     scan.padded_dim = static_cast<int>(plan_.padded_dim);
     scan.splits = static_cast<int>(plan_.splits);
     scan.kept = static_cast<int>(plan_.kept);

@@ -64,15 +64,17 @@ KnnCudaPlan knn_cuda_plan(const KnnTopkArgs<T>& args) {
   plan.kept = plan.direct ? plan.k : plan.k + std::max<int64_t>(22, plan.k / 4);
   const int64_t tile = plan.direct ? kKnnDirectPoints : kKnnFilterPoints;
   plan.capacity = plan.kept + tile + std::max<int64_t>(64, plan.kept / 2);
-  // More queries a block read the points less often; a block of two groups' queries reads the points of both.
-  plan.block_rows =
-      plan.direct ? kKnnDirectRows : kKnnFilterRows * (num_queries >= 1024 && args.query_offsets == nullptr ? 2 : 1);
+  const int64_t most_lists = kKnnListBytes / (plan.capacity * kKeyBytes);
+  // More queries a block read the points less often. But a block of two groups' queries reads the points of both, and
+  // long lists leave room for few blocks.
+  const bool wide = num_queries >= 1024 && args.query_offsets == nullptr && most_lists >= 1 << 15;
+  plan.block_rows = plan.direct ? kKnnDirectRows : kKnnFilterRows * (wide ? 2 : 1);
   plan.padded_dim = knn_round_up(std::max<int64_t>(dim, 1), 16);
   const int64_t row_bytes = plan.padded_dim * 2;
-  const int64_t most_lists = kKnnListBytes / (plan.capacity * kKeyBytes);
-  const int64_t most_rows = std::min(most_lists, plan.direct ? most_lists : kKnnPackedBytes / row_bytes);
-  plan.rows = std::min(knn_round_up(num_queries, plan.block_rows),
-                       std::max(most_rows / plan.block_rows, int64_t{1}) * plan.block_rows);
+  const int64_t fitting_rows = std::min(most_lists, plan.direct ? most_lists : kKnnPackedBytes / row_bytes);
+  const int64_t most_rows = std::max(fitting_rows / plan.block_rows, int64_t{1}) * plan.block_rows;
+  const int64_t chunks = (num_queries + most_rows - 1) / most_rows;  // all of about one size
+  plan.rows = knn_round_up((num_queries + chunks - 1) / chunks, plan.block_rows);
   plan.splits = knn_splits(plan.rows, plan.block_rows, num_points, plan.kept, kKeyBytes, most_lists);
   const int64_t fitting = kKnnPackedBytes / row_bytes / kKnnFilterPoints * kKnnFilterPoints;
   plan.chunk_points =

@@ -19,7 +19,7 @@ class ScanBlock {
   using Scores = float[kRowProducts][kPointProducts][4];
 
  public:
-  __device__ ScanBlock(const ScanArgs& args, int64_t first_row, int split, int slots)
+  __device__ ScanBlock(const ScanArgs& args, int first_row, int split, int slots)
       : args_(args),
         shared_(*reinterpret_cast<Shared*>(dynamic_shared())),
         queries_(reinterpret_cast<BFloat16*>(dynamic_shared() + sizeof(Shared))),
@@ -58,12 +58,13 @@ class ScanBlock {
  private:
   // The first of the queries whose scores the thread holds; the others are 8, 16 and 24 further on.
   __device__ int thread_row() const { return first_query_ + lane_id() / 4; }
-  __device__ int64_t list(int row) const { return (first_row_ + row) * args_.splits + split_; }
+  __device__ int64_t list(int row) const { return int64_t{first_row_ + row} * args_.splits + split_; }
 
   __device__ void load_rows() {
     for (int r = threadIdx.x; r < kRows; r += kThreads) {
       shared_.begins[r] = args_.begins[first_row_ + r];
       shared_.ends[r] = args_.ends[first_row_ + r];
+      shared_.lists[r] = list(r) * args_.capacity;
       shared_.norms[r] = args_.query_bounds[first_row_ + r];
       shared_.errors[r] = args_.query_bounds[args_.rows + first_row_ + r];
       shared_.counts[r] = args_.counts[list(r)];
@@ -88,7 +89,7 @@ class ScanBlock {
     if (begin >= end) return;
     const int64_t first = begin / kKnnFilterPoints;
     const int64_t all = (end + kKnnFilterPoints - 1) / kKnnFilterPoints - first;
-    first_tile_ = first + all * split_ / args_.splits;
+    first_tile_ = static_cast<int>(first + all * split_ / args_.splits);
     tiles_ = static_cast<int>(first + all * (split_ + 1) / args_.splits - first_tile_);
     for (stride_ = tiles_ / 8 * 5 + 1;; ++stride_) {
       int a = tiles_, b = stride_;  // until they share no factor, so that every tile has its turn
@@ -119,7 +120,7 @@ class ScanBlock {
   }
 
   // The first point of a step's tile within the chunk of points.
-  __device__ int64_t tile_point(const Step& step) const { return (first_tile_ + step.tile) * kKnnFilterPoints; }
+  __device__ int tile_point(const Step& step) const { return (first_tile_ + step.tile) * kKnnFilterPoints; }
 
   // Starts the copies of one step, 16 bytes each; none beyond the last.
   __device__ void load(const Step& step) {
@@ -131,24 +132,28 @@ class ScanBlock {
     commit_copies();
   }
 
+  // How many pieces of 16 bytes a row has in a step. A thread always copies the same one, of one row in kThreads / 8.
   __device__ int parts(const Step& step) const { return min(kChunk, args_.padded_dim - step.chunk * kChunk) / 8; }
 
-  __device__ void load_points(const Step& step) {
-    const BFloat16* from = args_.points + tile_point(step) * args_.padded_dim + step.chunk * kChunk;
-    for (int i = threadIdx.x; i < kKnnFilterPoints * 8; i += kThreads) {
-      const int p = i / 8, part = i % 8;
-      if (part >= parts(step)) continue;
-      copy_async<16>(&shared_.points[step.half][p][part * 8], from + int64_t{p} * args_.padded_dim + part * 8);
+  template <int kCount>
+  __device__ void load_part(const Step& step, BFloat16* to, const BFloat16* from) const {
+    const int part = static_cast<int>(threadIdx.x) % 8, first = static_cast<int>(threadIdx.x) / 8;
+    if (part >= parts(step)) return;
+    to += first * kPitch + part * 8;
+    from += first * args_.padded_dim + step.chunk * kChunk + part * 8;
+#pragma unroll
+    for (int row = 0; row < kCount; row += kThreads / 8) {
+      copy_async<16>(to + row * kPitch, from);
+      from += kThreads / 8 * args_.padded_dim;
     }
   }
 
+  __device__ void load_points(const Step& step) {
+    load_part<kKnnFilterPoints>(step, shared_.points[step.half][0], args_.points + tile_point(step) * args_.padded_dim);
+  }
+
   __device__ void load_queries(const Step& step) {
-    const BFloat16* from = args_.queries + first_row_ * args_.padded_dim + step.chunk * kChunk;
-    for (int i = threadIdx.x; i < kRows * 8; i += kThreads) {
-      const int r = i / 8, part = i % 8;
-      if (part >= parts(step)) continue;
-      copy_async<16>(slot(step) + r * kPitch + part * 8, from + int64_t{r} * args_.padded_dim + part * 8);
-    }
+    load_part<kRows>(step, slot(step), args_.queries + first_row_ * args_.padded_dim);
   }
 
   __device__ void load_bounds(const Step& step) {
@@ -225,9 +230,7 @@ class ScanBlock {
       }
     }
     if (!any) return;
-    const int row = thread_row();
-    NarrowKey* keys = args_.keys + list(row) * args_.capacity;
-    const auto point = static_cast<int32_t>(args_.first_point + tile_point(step)) + first_point_ + lane_id() % 4 * 2;
+    const int32_t point = args_.first_point + tile_point(step) + first_point_ + lane_id() % 4 * 2;
 #pragma unroll
     for (int i = 0; i < kThreadRows; ++i) {
 #pragma unroll
@@ -235,17 +238,16 @@ class ScanBlock {
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
           const float score = scores[i / 2][j][i % 2 * 2 + c];
-          if (score < thresholds[i]) append(keys, row + 8 * i, point + j * 8 + c, score);
+          if (score < thresholds[i]) append(thread_row() + 8 * i, point + j * 8 + c, score);
         }
       }
-      keys += int64_t{8} * args_.splits * args_.capacity;
     }
   }
 
-  __device__ __forceinline__ void append(NarrowKey* keys, int row, int32_t point, float score) {
+  __device__ __forceinline__ void append(int row, int32_t point, float score) {
     if (point < shared_.begins[row] || point >= shared_.ends[row]) return;
     const int place = atomicAdd(&shared_.counts[row], 1);
-    keys[place] = NarrowKey::make(score, static_cast<uint32_t>(point));
+    args_.keys[shared_.lists[row] + place] = NarrowKey::make(score, static_cast<uint32_t>(point));
     if (place >= args_.capacity - kKnnFilterPoints) shared_.crowded = 1;
   }
 
@@ -270,10 +272,10 @@ class ScanBlock {
   const ScanArgs& args_;
   Shared& shared_;
   BFloat16* queries_;
-  const int64_t first_row_;
+  const int first_row_;
   const int split_, slots_, chunks_;
   const int first_query_, first_point_;  // of the warp, in the block's queries and in a tile
-  int64_t first_tile_ = 0;               // of the block, within the chunk of points
+  int first_tile_ = 0;                   // of the block, within the chunk of points
   int tiles_ = 0, stride_ = 1;
 };
 
@@ -281,8 +283,8 @@ class ScanBlock {
 template <int kRows>
 __global__ void __launch_bounds__(ScanShared<kRows>::kThreads)
     knn_scan_kernel(const __grid_constant__ ScanArgs args, int slots) {
-  const int64_t row_blocks = args.rows / kRows;
-  ScanBlock<kRows> block(args, blockIdx.x % row_blocks * kRows, static_cast<int>(blockIdx.x / row_blocks), slots);
+  const int row_blocks = args.rows / kRows, place = static_cast<int>(blockIdx.x);
+  ScanBlock<kRows> block(args, place % row_blocks * kRows, place / row_blocks, slots);
   block.scan();
 }
 

@@ -15,6 +15,7 @@ constexpr int kWarpRows = 32, kWarpPoints = 64;  // scores of one warp: 2 x 8 pr
 constexpr int kRowProducts = kWarpRows / 16, kPointProducts = kWarpPoints / 8;
 constexpr size_t kMaxScanShared = 96 << 10;  // what every card gives a block
 
+// Rows in bf16 take kKnnPackedBytes at most, or one tile's worth, so that numbers of their values fit an int.
 struct ScanArgs {
   const BFloat16* queries;    // [rows, padded_dim] negated
   const float* query_bounds;  // [2, rows] norm and error
@@ -25,9 +26,9 @@ struct ScanArgs {
   NarrowKey* keys;            // [rows * splits, capacity]
   int* counts;                // [rows * splits]
   float* thresholds;          // [rows * splits]
-  int64_t first_point;        // of the chunk
-  int64_t padded_points;      // whole tiles
-  int64_t rows;               // whole blocks
+  int first_point;            // of the chunk
+  int padded_points;          // whole tiles
+  int rows;                   // whole blocks
   int padded_dim, splits, kept, capacity;
 };
 
@@ -38,6 +39,7 @@ struct alignas(16) ScanShared {
 
   BFloat16 points[2][kKnnFilterPoints][kPitch];
   float bounds[2][3][kKnnFilterPoints];
+  int64_t lists[kRows];     // where their candidates are kept
   float thresholds[kRows];  // scores from here on are dropped
   float norms[kRows], errors[kRows];
   int32_t begins[kRows], ends[kRows];
