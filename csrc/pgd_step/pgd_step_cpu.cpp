@@ -91,10 +91,8 @@ void l2_sample(const PgdStepArgs<T>& args, int64_t sample, Target target) {
   });
   double radius = options.radius;
   if constexpr (!Target::kExact) {
-    const auto rest = norm_of(args, sample, [=](const In& in, int64_t j) {
-      const Acc lower = in.lower[j * in.bound_stride], upper = in.upper[j * in.bound_stride];
-      return double(rounding_distance<Out>(clamp_to(in.origin[j], lower, upper), lower, upper));
-    });
+    const auto rest =
+        norm_of(args, sample, [](const In& in, int64_t j) { return in.template rest_distance<Target>(j); });
     radius = l2_radius(radius, rest.norm / rest.unit);
   }
   const Acc shrink = l2_shrink<Acc>(delta_norm, radius);

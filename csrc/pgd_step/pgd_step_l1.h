@@ -23,21 +23,20 @@ L1Sums l1_tile_sums(const Acc* MDPROP_RESTRICT reach, const Acc* MDPROP_RESTRICT
 }
 
 // Reach and room of a tile; returns what its centres, and their roundings, use of the radius.
-template <typename Target, typename Acc>
-double l1_prepare_tile(const Acc* x, const Acc* grad, const Acc* origin, const Acc* lower, const Acc* upper,
-                       int64_t bound_stride, Acc step, int64_t count, Acc* MDPROP_RESTRICT reach,
+template <typename Target, typename T, typename Acc>
+double l1_prepare_tile(const InputTile<T>& in, Acc step, int64_t count, Acc* MDPROP_RESTRICT reach,
                        Acc* MDPROP_RESTRICT room) {
+  const Acc *x = in.x, *grad = in.grad, *origin = in.origin, *lower = in.lower, *upper = in.upper;
+  const int64_t bound_stride = in.bound_stride;
   for (int64_t i = 0; i < count; ++i) {
     const L1Coordinate<Acc> at =
         l1_coordinate(x[i] + step * sign(grad[i]), origin[i], lower[i * bound_stride], upper[i * bound_stride]);
     reach[i] = at.reach;
     room[i] = at.room;
   }
-  return sum_values(count, [=](int64_t i) {
-    const Acc low = lower[i * bound_stride], high = upper[i * bound_stride];
-    const Acc centre = clamp_to(origin[i], low, high), moved = origin[i] - centre;
-    const Acc rounding = Target::kExact ? Acc(0) : rounding_distance<typename Target::Out>(centre, low, high);
-    return static_cast<double>(moved < 0 ? -moved : moved) + static_cast<double>(rounding);
+  return sum_values(count, [=, &in](int64_t i) {
+    const Acc moved = origin[i] - clamp_to(origin[i], lower[i * bound_stride], upper[i * bound_stride]);
+    return static_cast<double>(moved < 0 ? -moved : moved) + in.template rest_distance<Target>(i);
   });
 }
 
@@ -62,8 +61,7 @@ void l1_sample(const PgdStepArgs<T>& args, int64_t sample, Target target) {
   const double used = sum_tiles<double>(size, [&](int64_t i, int64_t count) {
     InputTile<T> in;
     in.load(args, sample, i, count);
-    return l1_prepare_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, in.bound_stride, options.step, count,
-                                   reach.data() + i, room.data() + i);
+    return l1_prepare_tile<Target>(in, options.step, count, reach.data() + i, room.data() + i);
   });
   const auto sums_for = [&](Acc lambda) {
     return sum_tiles<L1Sums>(

@@ -27,6 +27,7 @@ class InputTile {
  public:
   const Acc *x, *grad, *origin, *lower, *upper;
   int64_t bound_stride;  // of lower and upper: 0 or 1
+  const uint8_t* mask;   // or null
 
   void load(const PgdStepArgs<T>& args, int64_t sample, int64_t i, int64_t count) {
     const int64_t at = sample * args.sample_size + i;
@@ -41,13 +42,20 @@ class InputTile {
       for (int64_t j = 0; j < count; ++j) origin_copy_[j] = byte_value<Acc>(args.origin_bytes[at + j]);
       origin = origin_copy_;
     }
-    if (args.mask != nullptr) {
-      apply_mask(args.mask + sample * args.mask_sample_stride + i, count);
-    }
+    mask = args.mask == nullptr ? nullptr : args.mask + sample * args.mask_sample_stride + i;
+    if (mask != nullptr) apply_mask(count);
+  }
+
+  // How far the rounding of value j may take it from its centre, if that is at rest.
+  template <typename Target>
+  double rest_distance(int64_t j) const {
+    if (Target::kExact || (mask != nullptr && mask[j] == 0)) return 0;
+    const Acc low = lower[j * bound_stride], high = upper[j * bound_stride];
+    return static_cast<double>(rounding_distance<typename Target::Out>(clamp_to(origin[j], low, high), low, high));
   }
 
  private:
-  void apply_mask(const uint8_t* mask, int64_t count) {
+  void apply_mask(int64_t count) {
     for (int64_t j = 0; j < count; ++j) {
       const Acc rest = clamp_to(Acc(0), lower[j * bound_stride], upper[j * bound_stride]);
       x_copy_[j] = mask[j] != 0 ? x[j] : rest;

@@ -64,22 +64,27 @@ acc_t<T> sample_scale(const RandomStartArgs<T>& args, int64_t sample) {
   }
 }
 
+template <PgdNorm kNorm, typename T, typename Acc = acc_t<T>>
+void start_tile(const Acc* origin, const float* noise, Acc scale, const Acc* lower, const Acc* upper,
+                int64_t bound_stride, int64_t count, T* out) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = start_value<T, kNorm>(origin[i], noise[i], scale, lower[i * bound_stride], upper[i * bound_stride]);
+  }
+}
+
 template <PgdNorm kNorm, typename T>
 void start_tiles(const RandomStartArgs<T>& args, int64_t sample, acc_t<T> scale, int64_t begin, int64_t end) {
   Tile<T> tile;
   float noise[kTile];
+  const int64_t bound_stride = args.lower_bounds != nullptr ? 1 : 0;
   for_each_tile(begin, end, [&](int64_t i, int64_t count) {
-    const int64_t at = sample * args.sample_size + i;
-    const bool bounds = args.lower_bounds != nullptr;
-    const acc_t<T>* lower = bounds ? args.lower_bounds + sample * args.bound_sample_stride + i : &args.lower;
-    const acc_t<T>* upper = bounds ? args.upper_bounds + sample * args.bound_sample_stride + i : &args.upper;
-    const acc_t<T>* origin = tile.load(args.origin + at, count);
+    const int64_t at = sample * args.sample_size + i, bounds_at = sample * args.bound_sample_stride + i;
     fill_noise<kNorm>(args, sample, i, count, noise);
-#pragma GCC ivdep
-    for (int64_t j = 0; j < count; ++j) {
-      args.out[at + j] =
-          start_value<T, kNorm>(origin[j], noise[j], scale, lower[bounds ? j : 0], upper[bounds ? j : 0]);
-    }
+    start_tile<kNorm>(tile.load(args.origin + at, count), noise, scale,
+                      bound_stride != 0 ? args.lower_bounds + bounds_at : &args.lower,
+                      bound_stride != 0 ? args.upper_bounds + bounds_at : &args.upper, bound_stride, count,
+                      args.out + at);
   });
 }
 
