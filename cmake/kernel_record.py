@@ -115,11 +115,19 @@ def collect(log: str, module: Path) -> dict[str, Kernels]:
     }
 
 
+def saves_a_predicate(architecture: str, kernel: str, entry: dict[str, Any]) -> bool:
+    """The one spill that is accepted: ptxas keeps a predicate of the l1 search aside while fp64 numbers are divided."""
+    known = architecture == "sm_90a" and kernel.startswith("pgd_sample_kernel<(PgdNorm)2,")
+    return known and entry["spills"] <= 2 and entry["stack"] <= 8
+
+
 def faults(record: dict[str, Kernels]) -> list[str]:
     """What no kernel may have."""
     wrong = []
     for architecture, kernels in record.items():
         for kernel, entry in kernels.items():
+            if saves_a_predicate(architecture, kernel, entry):
+                continue
             wrong += [f"{kernel} ({architecture}): {key} = {entry[key]}" for key in ("spills", "stack") if entry[key]]
             wrong += [f"{kernel} ({architecture}): {fault}" for fault in entry.get("faults", [])]
     return wrong

@@ -8,6 +8,7 @@ class BuildInfo(TypedDict):
     compiler: str
     cuda: str | None
     cuda_architectures: list[str]
+    emulated: bool
     cpu_isas: list[str]
     cpu_isa: str
 

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "emulation/machine.h"
-#include "emulation/machine.h"
 #include "pgd_step/pgd_step.h"
 #include "pgd_step/pgd_step_plan.h"
 #include "tests/check.h"
