@@ -43,7 +43,11 @@ struct KnnTopkArgs {
   const int64_t* query_offsets = nullptr;  // [G + 1], from 0 to Q
   const int64_t* point_offsets = nullptr;  // [G + 1], from 0 to N
   int64_t num_groups = 1;                  // G >= 0
-  void* workspace = nullptr;               // CUDA only: knn_topk_workspace(args) bytes (knn_topk_cuda_plan.h)
+  // CUDA only. Candidate lists take list_bytes at most, or what one block needs; queries in bf16 and points in bf16
+  // packed_bytes each at most, or what one tile needs.
+  int64_t list_bytes = int64_t{1} << 28;
+  int64_t packed_bytes = int64_t{1} << 27;
+  void* workspace = nullptr;  // knn_topk_workspace(args) bytes (knn_topk_cuda_plan.h)
 };
 
 template <typename T>

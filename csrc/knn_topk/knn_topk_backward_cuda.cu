@@ -16,7 +16,7 @@ constexpr int kScanThreads = 256;
 constexpr int kScanValues = 16;  // of a thread at a time
 constexpr int kPointThreads = 128;
 constexpr int kSortedPairs = 2048;  // of one point, in shared memory
-constexpr int64_t kMostBlocks = int64_t{1} << 20;
+constexpr int64_t kMostBlocks = int64_t{1} << 14;
 
 using Counter = unsigned long long;
 

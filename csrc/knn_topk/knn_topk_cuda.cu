@@ -16,7 +16,7 @@
 namespace mdprop {
 namespace {
 
-constexpr int64_t kMostBlocks = int64_t{1} << 16;  // of kernels that go through their work with a stride
+constexpr int64_t kMostBlocks = int64_t{1} << 14;  // of kernels that go through their work with a stride
 
 unsigned blocks(int64_t count, int64_t each) { return static_cast<unsigned>((count + each - 1) / each); }
 

@@ -15,10 +15,8 @@ constexpr int kKnnFilterRows = 64;      // queries that a block of the filter ho
 constexpr int kKnnFilterPoints = 128;   // points of one of its tiles
 constexpr int kKnnSortedBytes = 32768;  // neighbours that are sorted in shared memory
 constexpr int64_t kKnnBlocks = 512;     // blocks that fill any card about twice
-constexpr int64_t kKnnListBytes = int64_t{1} << 28;    // candidate lists, or those of one block where k needs more
-constexpr int64_t kKnnPackedBytes = int64_t{1} << 27;  // rows in bf16: as much for queries and for points
-constexpr int64_t kKnnMaxFilterDim = 1 << 14;          // the bound of the filter holds up to here, and is useful
-constexpr int64_t kKnnDirectSteps = 1 << 21;           // below so many fp64 terms the filter's launches cost more
+constexpr int64_t kKnnMaxFilterDim = 1 << 14;  // the bound of the filter holds up to here, and is useful
+constexpr int64_t kKnnDirectSteps = 1 << 21;   // below so many fp64 terms the filter's launches cost more
 
 struct KnnCudaPlan {
   bool direct;           // measure every pair; else the filter finds candidates first
@@ -64,19 +62,19 @@ KnnCudaPlan knn_cuda_plan(const KnnTopkArgs<T>& args) {
   plan.kept = plan.direct ? plan.k : plan.k + std::max<int64_t>(22, plan.k / 4);
   const int64_t tile = plan.direct ? kKnnDirectPoints : kKnnFilterPoints;
   plan.capacity = plan.kept + tile + std::max<int64_t>(64, plan.kept / 2);
-  const int64_t most_lists = kKnnListBytes / (plan.capacity * kKeyBytes);
+  const int64_t most_lists = args.list_bytes / (plan.capacity * kKeyBytes);
   // More queries a block read the points less often. But a block of two groups' queries reads the points of both, and
   // long lists leave room for few blocks.
   const bool wide = num_queries >= 1024 && args.query_offsets == nullptr && most_lists >= 1 << 15;
   plan.block_rows = plan.direct ? kKnnDirectRows : kKnnFilterRows * (wide ? 2 : 1);
   plan.padded_dim = knn_round_up(std::max<int64_t>(dim, 1), 16);
   const int64_t row_bytes = plan.padded_dim * 2;
-  const int64_t fitting_rows = std::min(most_lists, plan.direct ? most_lists : kKnnPackedBytes / row_bytes);
+  const int64_t fitting_rows = std::min(most_lists, plan.direct ? most_lists : args.packed_bytes / row_bytes);
   const int64_t most_rows = std::max(fitting_rows / plan.block_rows, int64_t{1}) * plan.block_rows;
   const int64_t chunks = (num_queries + most_rows - 1) / most_rows;  // all of about one size
   plan.rows = knn_round_up((num_queries + chunks - 1) / chunks, plan.block_rows);
   plan.splits = knn_splits(plan.rows, plan.block_rows, num_points, plan.kept, kKeyBytes, most_lists);
-  const int64_t fitting = kKnnPackedBytes / row_bytes / kKnnFilterPoints * kKnnFilterPoints;
+  const int64_t fitting = args.packed_bytes / row_bytes / kKnnFilterPoints * kKnnFilterPoints;
   plan.chunk_points =
       std::min(std::max<int64_t>(fitting, kKnnFilterPoints), knn_round_up(num_points, kKnnFilterPoints));
   return plan;

@@ -21,7 +21,7 @@ int uncertain = 0;
 
 template <typename T>
 Result<T> search_cuda(const Problem<T>& problem, int64_t k, KnnMetric metric,
-                      const Groups& groups = {nullptr, nullptr, 1}) {
+                      const Groups& groups = {nullptr, nullptr, 1}, int64_t scratch = int64_t{1} << 28) {
   const DeviceBuffer<T> queries(problem.queries), points(problem.points);
   const DeviceBuffer<mdprop::acc_t<T>> distances(problem.num_queries * k);
   const DeviceBuffer<int64_t> indices(problem.num_queries * k);
@@ -37,6 +37,8 @@ Result<T> search_cuda(const Problem<T>& problem, int64_t k, KnnMetric metric,
                               groups.query_offsets,
                               groups.point_offsets,
                               groups.count};
+  args.list_bytes = scratch;
+  args.packed_bytes = scratch / 8;
   const DeviceBuffer<char> workspace(mdprop::knn_topk_workspace(args));
   args.workspace = workspace.data();
   mdprop::knn_topk_cuda<T>(args, nullptr);
@@ -126,6 +128,23 @@ void test_filter() {
   check_search(make_problem<T>(40, 900, 64, [&](int64_t row, int64_t) { return row % 2; }), 10, KnnMetric::kDot,
                "ties");
   CHECK(uncertain == 40);
+}
+
+// Queries and points in chunks, and more work than blocks.
+void test_chunks() {
+  std::mt19937 random(8);
+  std::normal_distribution<double> normal;
+  const auto gaussian = [&](int64_t, int64_t) { return normal(random); };
+  const std::vector<int64_t> query_offsets{0, 50, 120, 150}, point_offsets{0, 300, 310, 520};
+  const Groups groups{query_offsets.data(), point_offsets.data(), 3}, one{nullptr, nullptr, 1};
+  for (KnnMetric metric : {KnnMetric::kEuclidean, KnnMetric::kDot}) {
+    const auto problem = make_problem<float>(150, 520, 40, gaussian);
+    CHECK(same(search_cuda(problem, 7, metric, one, 1 << 17), search(problem, 7, metric)));
+    CHECK(same(search_cuda(problem, 7, metric, groups, 1 << 17), search(problem, 7, metric, groups)));
+    const auto exact = make_problem<double>(70, 150, 5, gaussian);
+    CHECK(same(search_cuda(exact, 7, metric, one, 1 << 16), search(exact, 7, metric)));
+  }
+  check_search(make_problem<float>(16500, 7, 1, gaussian), 2, KnnMetric::kEuclidean, "more queries than blocks");
 }
 
 // Norms from one end of the exponents to the other.
@@ -228,6 +247,8 @@ void test_backward() {
   }
   check_backward(make_problem<T>(3, 4500, 2, gaussian), 3, KnnMetric::kDot);     // several rounds of the prefix sum
   check_backward(make_problem<T>(2100, 1, 1, gaussian), 1, KnnMetric::kCosine);  // too many pairs for shared memory
+  if (sizeof(T) == 4)
+    check_backward(make_problem<T>(1, 16500, 1, gaussian), 1, KnnMetric::kDot);  // more points than blocks
   check_backward(make_problem<T>(0, 5, 3, gaussian), 2, KnnMetric::kSquaredEuclidean);
   check_backward(make_problem<T>(5, 0, 3, gaussian), 2, KnnMetric::kSquaredEuclidean);
 }
@@ -244,6 +265,7 @@ int main() {
   test_filter<Half>();
   test_shapes();
   test_scales();
+  test_chunks();
   test_groups<float>(1, 7);
   test_groups<double>(1, 7);
   test_groups<float>(3, 40);
