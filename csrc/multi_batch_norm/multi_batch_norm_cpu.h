@@ -49,12 +49,15 @@ void with_flags(bool first, bool second, const Body& body) {
 // How backward learns what relu cut off.
 enum class Cut { kNone, kRecomputed, kMask };
 
-// Calls body(std::integral_constant<Cut, ...>).
+// Calls body(std::integral_constant<Cut, ...>, std::bool_constant<training>).
 template <typename Args, typename Body>
 void with_cut(const Args& args, const Body& body) {
-  if (args.mask != nullptr) return body(std::integral_constant<Cut, Cut::kMask>{});
-  if (args.shape.relu) return body(std::integral_constant<Cut, Cut::kRecomputed>{});
-  body(std::integral_constant<Cut, Cut::kNone>{});
+  const auto with_training = [&](auto cut) {
+    args.shape.training ? body(cut, std::true_type{}) : body(cut, std::false_type{});
+  };
+  if (args.mask != nullptr) return with_training(std::integral_constant<Cut, Cut::kMask>{});
+  if (args.shape.relu) return with_training(std::integral_constant<Cut, Cut::kRecomputed>{});
+  with_training(std::integral_constant<Cut, Cut::kNone>{});
 }
 
 // Sets bit i of `bits` where values[i] > 0, and clears the spare bits of the last byte.

@@ -194,36 +194,43 @@ GradientSums plane_sums(const MultiBatchNormBackwardArgs<T>& args, Affine<acc_t<
   return total;
 }
 
-template <bool kRelu, typename T>
-void gradient_tile(const acc_t<T>* MDPROP_RESTRICT grad, const acc_t<T>* MDPROP_RESTRICT x, Affine<acc_t<T>> affine,
-                   InputGradient<acc_t<T>> formula, int64_t count, T* MDPROP_RESTRICT grad_x) {
+template <bool kRelu, bool kTraining, typename T>
+void gradient_tile(const acc_t<T>* MDPROP_RESTRICT grad, [[maybe_unused]] const acc_t<T>* MDPROP_RESTRICT x,
+                   Affine<acc_t<T>> affine, InputGradient<acc_t<T>> formula, int64_t count, T* MDPROP_RESTRICT grad_x) {
   for (int64_t i = 0; i < count; ++i) {
-    grad_x[i] = narrow<T>(formula(through_relu<kRelu>(grad[i], x[i], affine), x[i], affine));
+    acc_t<T> g = grad[i];
+    if constexpr (kRelu) g = through_relu<true>(g, x[i], affine);
+    if constexpr (kTraining) {
+      grad_x[i] = narrow<T>(formula(g, x[i], affine));
+    } else {
+      grad_x[i] = narrow<T>(affine.scale * g);
+    }
   }
 }
 
-template <Cut kCut, typename T>
+template <Cut kCut, bool kTraining, typename T>
 void gradient_planes(const MultiBatchNormBackwardArgs<T>& args, Affine<acc_t<T>> affine,
                      InputGradient<acc_t<T>> formula, int64_t branch, int64_t channel) {
   GradientTile<kCut == Cut::kMask, T> grad_tile;
   Tile<T> x_tile;
   for_each_plane_tile(args.shape, branch, channel, [&](int64_t i, int64_t count, int64_t byte) {
-    const acc_t<T>* grad = grad_tile.load(args.grad + i, count, kCut == Cut::kMask ? args.mask + byte : nullptr, 0);
-    gradient_tile<kCut == Cut::kRecomputed>(grad, x_tile.load(args.x + i, count), affine, formula, count,
-                                            args.grad_x + i);
+    const uint8_t* bits = kCut == Cut::kMask ? args.mask + byte : nullptr;
+    const acc_t<T>* grad = grad_tile.load(args.grad + i, count, bits, 0);
+    const acc_t<T>* x = kTraining || kCut == Cut::kRecomputed ? x_tile.load(args.x + i, count) : nullptr;
+    gradient_tile<kCut == Cut::kRecomputed, kTraining>(grad, x, affine, formula, count, args.grad_x + i);
     if (kCut == Cut::kMask && args.grad_residual != nullptr) narrow_tile(grad, args.grad_residual + i, count);
   });
 }
 
 template <typename T>
 void backward_planes(const MultiBatchNormBackwardArgs<T>& args) {
-  with_cut(args, [&](auto cut) {
+  with_cut(args, [&](auto cut, auto training) {
     for_each_plane(args.shape, [&](int64_t branch, int64_t channel, int64_t at) {
       const auto affine = affine_of(args, at);
       GradientSums sums;
       if (needs_own_sums(args)) sums = plane_sums<cut()>(args, affine, branch, channel);
       const auto formula = use_sums(args, sums, branch, channel);
-      if (args.grad_x != nullptr) gradient_planes<cut()>(args, affine, formula, branch, channel);
+      if (args.grad_x != nullptr) gradient_planes<cut(), training()>(args, affine, formula, branch, channel);
     });
   });
 }

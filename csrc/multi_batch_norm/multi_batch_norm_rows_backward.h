@@ -63,7 +63,7 @@ void row_gradient_sums(const MultiBatchNormBackwardArgs<T>& args, const RowBlock
   });
 }
 
-template <Cut kCut, typename T>
+template <Cut kCut, bool kTraining, typename T>
 void gradient_rows(const MultiBatchNormBackwardArgs<T>& args, const RowBlocks& blocks,
                    const AffineRows<acc_t<T>>& affine, const acc_t<T>* centres, const acc_t<T>* slopes) {
   using Acc = acc_t<T>;
@@ -76,17 +76,24 @@ void gradient_rows(const MultiBatchNormBackwardArgs<T>& args, const RowBlocks& b
         const int64_t at = block.branch * channels + slab;
         const uint8_t* bits = kCut == Cut::kMask ? args.mask + byte : nullptr;
         const Acc* MDPROP_RESTRICT grad = grad_tile.load(args.grad + start + slab, count, bits, slab);
-        const Acc* MDPROP_RESTRICT x = x_tile.load(args.x + start + slab, count);
+        constexpr bool kReadsX = kTraining || kCut == Cut::kRecomputed;
+        const Acc* MDPROP_RESTRICT x = kReadsX ? x_tile.load(args.x + start + slab, count) : nullptr;
         const Acc* MDPROP_RESTRICT mean = affine.means + at;
         const Acc* MDPROP_RESTRICT scale = affine.scales.data() + at;
         const Acc* MDPROP_RESTRICT bias = affine.biases.data() + at;
-        const Acc* MDPROP_RESTRICT centre = centres + at;
-        const Acc* MDPROP_RESTRICT slope = slopes + at;
+        [[maybe_unused]] const Acc* MDPROP_RESTRICT centre = centres + at;
+        [[maybe_unused]] const Acc* MDPROP_RESTRICT slope = slopes + at;
         T* MDPROP_RESTRICT out = args.grad_x + start + slab;
         for (int64_t c = 0; c < count; ++c) {
           const Affine<Acc> local{mean[c], scale[c], bias[c]};
-          const InputGradient<Acc> formula{centre[c], slope[c]};
-          out[c] = narrow<T>(formula(through_relu<kCut == Cut::kRecomputed>(grad[c], x[c], local), x[c], local));
+          Acc g = grad[c];
+          if constexpr (kCut == Cut::kRecomputed) g = through_relu<true>(g, x[c], local);
+          if constexpr (kTraining) {
+            const InputGradient<Acc> formula{centre[c], slope[c]};
+            out[c] = narrow<T>(formula(g, x[c], local));
+          } else {
+            out[c] = narrow<T>(local.scale * g);
+          }
         }
         if (kCut == Cut::kMask && args.grad_residual != nullptr) {
           narrow_tile(grad, args.grad_residual + start + slab, count);
@@ -108,13 +115,13 @@ void backward_rows(const MultiBatchNormBackwardArgs<T>& args) {
     centres[branch * shape.channels + channel] = formula.centre;
     slopes[branch * shape.channels + channel] = formula.slope;
   };
-  with_cut(args, [&](auto cut) {
+  with_cut(args, [&](auto cut, auto training) {
     if (needs_own_sums(args)) {
       row_gradient_sums<cut()>(args, blocks, affine, use);
     } else {
       for_each_pair(shape, [&](int64_t branch, int64_t channel) { use({}, branch, channel); });
     }
-    if (args.grad_x != nullptr) gradient_rows<cut()>(args, blocks, affine, centres.data(), slopes.data());
+    if (args.grad_x != nullptr) gradient_rows<cut(), training()>(args, blocks, affine, centres.data(), slopes.data());
   });
 }
 

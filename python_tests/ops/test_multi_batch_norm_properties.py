@@ -152,3 +152,19 @@ def test_one_table_for_all_branches_gets_the_sum_of_their_gradients(branches, la
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs.sum(0, keepdim=True))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_bad_input_does_not_spoil_the_gradient_through_constant_statistics(channels_last, bad):
+    x = images(4, 3, (5, 5), channels_last)
+    x[1, 2, 3, 4] = bad
+    args, results = tables(1, 3, torch.float32), []
+    for function in (
+        lambda t: ops.multi_batch_norm(t, *args),
+        lambda t: F.batch_norm(t, args[2][0], args[3][0], args[0][0], args[1][0]),
+    ):
+        data = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        results.append(torch.autograd.grad(function(data), data, torch.ones_like(x))[0])
+    assert results[0].isfinite().all()
+    torch.testing.assert_close(*results)
