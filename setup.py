@@ -77,7 +77,7 @@ class CMakeBuild(build_ext):
         ]
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
         environment = {**os.environ, **({"CUDACXX": nvcc} if (nvcc := find_nvcc()) else {})}
-        for command in (configure, [tool("cmake"), "--build", str(folder), "--parallel", jobs]):
+        for command in (configure, [tool("cmake"), "--build", str(folder), "--target", "_C", "--parallel", jobs]):
             if subprocess.run(command, env=environment).returncode != 0:
                 sys.exit(f"mdprop_ext: the build failed; the error is above (command: {' '.join(command)})")
 

@@ -9,7 +9,7 @@ list(GET paths 2 PYBIND11_INCLUDE)
 
 if(MDPROP_EMULATE)
   include(Emulation)
-  set(kernels mdprop_emulated mdprop_cpu)
+  set(kernels mdprop_emulated mdprop_cpu_choice)
 else()
   include(Cuda)
   set(kernels mdprop_cpu)

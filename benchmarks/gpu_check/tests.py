@@ -12,7 +12,7 @@ from benchmarks.gpu_check.process import Finished, read_record, run_recorded
 from benchmarks.gpu_check.stages import Context, Report, shortened
 
 # What is special about GPUs first: it is quicker and says more than the long table behind it.
-PATHS = ("python_tests/gpu", "python_tests/test_op_contract.py")
+PATHS = ("python_tests/gpu", "python_tests/test_op_contract.py", "python_tests/ops/test_sizes.py")
 MOST_PROCESSES = 20
 
 

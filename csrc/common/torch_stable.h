@@ -9,6 +9,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 
 #include "common/numeric.h"
@@ -106,6 +107,20 @@ inline bool same_shape(const Tensor& a, const Tensor& b) {
     if (a.size(axis) != b.size(axis)) return false;
   }
   return true;
+}
+
+struct NamedTensor {
+  const char* name;
+  std::optional<Tensor> tensor;
+};
+
+// Refuses tensors that are elsewhere than `x`, since kernels use their addresses.
+inline void check_device(const char* op, const Tensor& x, std::initializer_list<NamedTensor> others) {
+  const torch::stable::Device device = x.device();
+  for (const auto& [name, tensor] : others) {
+    STD_TORCH_CHECK(!tensor.has_value() || tensor->device() == device, op, ": ", name,
+                    " must be on the device of the first tensor");
+  }
 }
 
 }  // namespace mdprop

@@ -16,6 +16,10 @@ namespace {
 constexpr int kResidentBlocks = 3;               // blocks that run interleaved where the kernel asks for none
 constexpr int64_t kStepsWithoutEvent = 4 << 20;  // resumed threads before the grid counts as going round in circles
 
+std::string too_much_shared(size_t bytes) {
+  return std::to_string(bytes) + " bytes of shared memory, but a block has " + std::to_string(kSharedBytes);
+}
+
 int environment_number(const char* name, int otherwise) {
   const char* text = std::getenv(name);
   return text == nullptr ? otherwise : std::atoi(text);
@@ -26,6 +30,21 @@ std::mt19937_64 generator(environment_number("MDPROP_EMULATION_SEED", 0));
 int multiprocessor_count = environment_number("MDPROP_EMULATION_MULTIPROCESSORS", 3);
 
 Machine* machine = nullptr;
+
+// Refuses what a card would: the limits are those of the smallest from sm_80 on.
+void check_launch(const Grid& grid) {
+  const auto refuse = [&](const std::string& why) { throw std::runtime_error(grid.name + ": " + why); };
+  const auto within = [](const Index& index, unsigned x, unsigned y, unsigned z) {
+    return index.x >= 1 && index.y >= 1 && index.z >= 1 && index.x <= x && index.y <= y && index.z <= z;
+  };
+  if (!within(grid.grid, INT32_MAX, 65535, 65535)) refuse("no card takes a grid of " + text(grid.grid) + " blocks");
+  if (!within(grid.block, 1024, 1024, 64) || uint64_t{grid.block.x} * grid.block.y * grid.block.z > 1024) {
+    refuse("no card takes a block of " + text(grid.block) + " threads");
+  }
+  if (grid.dynamic_shared > kSharedBytes) refuse(too_much_shared(grid.dynamic_shared));
+  if (grid.cluster < 1 || grid.cluster > 8) refuse("a cluster has 1 to 8 blocks, got " + std::to_string(grid.cluster));
+  if (grid.grid.x % grid.cluster != 0) refuse("the grid is no multiple of the cluster");
+}
 
 // Threads with their stacks, kept from grid to grid.
 class RunnerPool {
@@ -59,8 +78,8 @@ RunnerPool& runner_pool() {
 }  // namespace
 
 Machine::Machine(const Grid& grid, const std::function<void()>& kernel) : grid_(grid), kernel_(kernel) {
+  check_launch(grid);
   const uint64_t blocks = uint64_t{grid.grid.x} * grid.grid.y * grid.grid.z;
-  if (blocks % grid.cluster != 0) throw std::runtime_error(grid.name + ": the grid is no multiple of the cluster");
   order_.resize(blocks / grid.cluster);
   std::iota(order_.begin(), order_.end(), uint64_t{0});
   std::shuffle(order_.begin(), order_.end(), generator);
@@ -207,6 +226,10 @@ unsigned char* shared_memory(const void* key, size_t bytes) {
     if (piece.key == key) return piece.memory.data();
   }
   if (key == nullptr) fail("dynamic_shared: the launch gave no dynamic shared memory");
+  size_t fixed = bytes;  // what the compiler sets aside
+  for (const SharedPiece& piece : pieces) fixed += piece.key == nullptr ? 0 : piece.memory.size();
+  if (fixed > kStaticSharedBytes) fail(std::to_string(fixed) + " bytes of shared memory that the launch does not give");
+  if (fixed + current_grid().dynamic_shared > kSharedBytes) fail(too_much_shared(fixed + current_grid().dynamic_shared));
   pieces.push_back({key, GuardedMemory(bytes)});
   return pieces.back().memory.data();
 }

@@ -44,8 +44,7 @@ void check_packed(const Tensor& packed, int64_t bits, const char* op) {
 void check_pair(const Tensor& queries, const Tensor& codes, int64_t bits, const char* op) {
   check_packed(queries, bits, op);
   check_packed(codes, bits, op);
-  STD_TORCH_CHECK(queries.is_cuda() == codes.is_cuda() && queries.get_device_index() == codes.get_device_index(), op,
-                  ": queries and codes must be on one device");
+  check_device(op, queries, {{"codes", codes}});
 }
 
 // codes [N, K] -> int64 [N, ceil(K / 64)]
@@ -81,6 +80,7 @@ std::tuple<Tensor, Tensor> hamming_topk_tensor(Tensor queries, Tensor codes, int
                                                std::optional<Tensor> query_offsets,
                                                std::optional<Tensor> point_offsets) {
   check_pair(queries, codes, bits, "hamming_topk");
+  check_device("hamming_topk", queries, {{"query_offsets", query_offsets}, {"point_offsets", point_offsets}});
   STD_TORCH_CHECK(k >= 1, "hamming_topk: k must be at least 1, got ", k);
   const DeviceScope device(queries);
   const Groups groups("hamming_topk", device, query_offsets, point_offsets, queries.size(0), codes.size(0));

@@ -23,8 +23,7 @@ void check_rows(const Tensor& queries, const Tensor& points) {
   STD_TORCH_CHECK(queries.dim() == 2 && points.dim() == 2 && queries.size(1) == points.size(1),
                   "knn_topk: queries must be [Q, D] and points [N, D]");
   STD_TORCH_CHECK(queries.scalar_type() == points.scalar_type(), "knn_topk: queries and points must have one dtype");
-  STD_TORCH_CHECK(queries.is_cuda() == points.is_cuda() && queries.get_device_index() == points.get_device_index(),
-                  "knn_topk: queries and points must be on one device");
+  check_device("knn_topk", queries, {{"points", points}});
   STD_TORCH_CHECK(points.size(0) <= std::numeric_limits<int32_t>::max(), "knn_topk: at most 2^31 - 1 points, got ",
                   points.size(0));
 }
@@ -33,6 +32,7 @@ void check_rows(const Tensor& queries, const Tensor& points) {
 std::tuple<Tensor, Tensor> knn_topk_tensors(Tensor queries, Tensor points, int64_t k, std::string metric,
                                             std::optional<Tensor> query_offsets, std::optional<Tensor> point_offsets) {
   check_rows(queries, points);
+  check_device("knn_topk", queries, {{"query_offsets", query_offsets}, {"point_offsets", point_offsets}});
   const DeviceScope device(queries);
   const Groups groups("knn_topk", device, query_offsets, point_offsets, queries.size(0), points.size(0));
   STD_TORCH_CHECK(k >= 1, "knn_topk: k must be at least 1, got ", k);
@@ -81,6 +81,7 @@ std::tuple<Tensor, Tensor> knn_topk_backward_tensors(Tensor grad, Tensor queries
                       grad.size(0) == queries.size(0) && grad.size(1) >= 1,
                   "knn_topk_backward: grad, distances and indices must be [Q, k]");
   STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long, "knn_topk_backward: indices must be int64");
+  check_device("knn_topk_backward", queries, {{"grad", grad}, {"distances", distances}, {"indices", indices}});
   const ScalarType dtype = accumulate_dtype(queries.scalar_type());
   const Tensor grad_dense = as_dtype(grad, dtype), distances_dense = as_dtype(distances, dtype),
                indices_dense = torch::stable::contiguous(indices), queries_dense = torch::stable::contiguous(queries),

@@ -26,6 +26,8 @@ struct Mixture {
     check_table(bias, "bias", probs.size(1), x.size(1));
     check_table(mean, "running_mean", probs.size(1), x.size(1));
     check_table(var, "running_var", probs.size(1), x.size(1));
+    check_device("multi_batch_norm_mixture", x,
+                 {{"weight", weight}, {"bias", bias}, {"running_mean", mean}, {"running_var", var}, {"probs", probs}});
     centre = torch::stable::new_empty(mean, {x.size(0), x.size(1)});
     scale = torch::stable::empty_like(centre);
     shift = torch::stable::empty_like(centre);
@@ -88,6 +90,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_backward(Tensor grad, Tensor 
                                                             Tensor running_var, Tensor probs, double eps,
                                                             bool table_gradients) {
   STD_TORCH_CHECK(same_shape(grad, x), "multi_batch_norm_mixture_backward: grad must have the shape of x");
+  check_device("multi_batch_norm_mixture_backward", x, {{"grad", grad}});
   const Mixture tables(x, weight, bias, running_mean, running_var, probs, eps);
   const DeviceScope device(x);
   const MemoryFormat format = kernel_format(x);

@@ -45,7 +45,7 @@ void Branches::sort() {
     int64_t n = 0;
     for (int64_t b = 0; b < branches_; ++b) {
       const int64_t size = data<int64_t>(sizes_)[b];
-      STD_TORCH_CHECK(size >= 0 && n + size <= samples_, "multi_batch_norm: branch sizes must be >= 0 and add up to N");
+      STD_TORCH_CHECK(size >= 0 && size <= samples_ - n, "multi_batch_norm: branch sizes must be >= 0 and add up to N");
       for (const int64_t end = n + size; n < end; ++n) branch_of[n] = b;
     }
     STD_TORCH_CHECK(n == samples_, "multi_batch_norm: branch sizes must add up to N = ", samples_, ", got ", n);

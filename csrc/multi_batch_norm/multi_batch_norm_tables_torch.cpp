@@ -38,6 +38,7 @@ void check_update(const std::vector<Tensor>& running_means, const std::vector<Te
                   const std::optional<double>& momentum) {
   const auto branches = static_cast<int64_t>(running_means.size());
   STD_TORCH_CHECK(mean.dim() == 2, "multi_batch_norm_update_: mean must be [B, C]");
+  check_device("multi_batch_norm_update_", mean, {{"var", var}, {"count", count}});
   check_table(mean, "mean", branches, mean.size(1));
   check_table(var, "var", branches, mean.size(1));
   STD_TORCH_CHECK(running_vars.size() == running_means.size() && count.numel() == branches &&
@@ -55,6 +56,9 @@ void check_update(const std::vector<Tensor>& running_means, const std::vector<Te
     }
     STD_TORCH_CHECK(num_batches.empty() || num_batches[b].scalar_type() == ScalarType::Long,
                     "multi_batch_norm_update_: counters of batches must be int64");
+    check_device("multi_batch_norm_update_", mean,
+                 {{"running_mean", running_means[b]}, {"running_var", running_vars[b]}});
+    if (!num_batches.empty()) check_device("multi_batch_norm_update_", mean, {{"num_batches", num_batches[b]}});
   }
 }
 

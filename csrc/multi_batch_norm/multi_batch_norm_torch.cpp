@@ -61,6 +61,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(Tensor x, OptionalTen
   check_table(bias, "bias", branches, channels);
   check_table(running_mean, "running_mean", branches, channels);
   check_table(running_var, "running_var", branches, channels);
+  check_device("multi_batch_norm", x,
+               {{"weight", weight},
+                {"bias", bias},
+                {"running_mean", running_mean},
+                {"running_var", running_var},
+                {"residual", residual}});
 
   const DeviceScope device(x);
   const MemoryFormat format = kernel_format(x);
@@ -131,6 +137,13 @@ void check_inputs(const GradientInputs& in, int64_t branches, int64_t channels) 
   check_table(in.var, "var", branches, channels);
   STD_TORCH_CHECK(!in.mask.has_value() || (in.activation.has_value() && in.mask->scalar_type() == ScalarType::Byte),
                   "multi_batch_norm_backward: a mask must be uint8 and needs an activation");
+  check_device("multi_batch_norm_backward", in.x,
+               {{"grad", in.grad},
+                {"weight", in.weight},
+                {"bias", in.bias},
+                {"mean", in.mean},
+                {"var", in.var},
+                {"mask", in.mask}});
 }
 
 Gradients gradients(const GradientInputs& in, const OptionalTensor& total_sums, bool wants_x, bool wants_affine,
@@ -140,6 +153,7 @@ Gradients gradients(const GradientInputs& in, const OptionalTensor& total_sums, 
   const Tensor& x = in.x;
   const int64_t branches = in.mean.size(0), channels = x.size(1);
   check_inputs(in, branches, channels);
+  check_device("multi_batch_norm_backward", x, {{"sums", total_sums}});
   const DeviceScope device(x);
   const MemoryFormat format = kernel_format(x);
   const Tensor x_dense = kernel_input(device, x, format),

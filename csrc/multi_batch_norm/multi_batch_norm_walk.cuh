@@ -50,9 +50,13 @@ __device__ inline int64_t chunk_values(const MultiBatchNormShape& shape, const M
   return lines * (columns < plan.piece ? columns : plan.piece);
 }
 
-// Every warp looks for itself, at 32 branches at a time.
+// Every warp looks for itself, at 32 branches at a time; branches of one sample each have equally many chunks.
 __device__ inline ChunkPlace find_chunk(const MultiBatchNormShape& shape, const MultiBatchNormPlan& plan, int number) {
   const int branches = static_cast<int>(shape.branches);
+  if (shape.one_each) {
+    const int each = chunks_of(shape, plan, 0), branch = number / each;
+    return branch < branches ? ChunkPlace{branch, number % each, branch * each} : ChunkPlace{branches, 0, 0};
+  }
   int before = 0;
   for (int base = 0; base < branches; base += kWarpSize) {
     const int branch = base + lane_id();

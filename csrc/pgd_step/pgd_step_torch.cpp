@@ -114,6 +114,17 @@ void pgd_step_out(Tensor x, Tensor grad, Tensor origin, std::string norm, double
   }
   STD_TORCH_CHECK(!active.has_value() || active->numel() == x.size(0), "active: expected [N]");
   STD_TORCH_CHECK(!mask.has_value() || spreads_to(*mask, x), "mask: expected [N, *] or [1, *]");
+  check_device("pgd_step", x,
+               {{"grad", grad},
+                {"origin", origin},
+                {"step", steps},
+                {"radius", radii},
+                {"lower", lower_bound},
+                {"upper", upper_bound},
+                {"active", active},
+                {"mask", mask},
+                {"velocity", velocity},
+                {"out", out}});
   if (x.numel() == 0) return;
 
   const DeviceScope device(x);
@@ -171,6 +182,7 @@ Tensor random_start_tensor(Tensor origin, std::string norm, double radius, std::
                            std::optional<Tensor> lower_bound, double upper, std::optional<Tensor> upper_bound,
                            int64_t seed, int64_t offset) {
   STD_TORCH_CHECK(origin.dim() >= 1, "origin: expected [N, *]");
+  check_device("random_start", origin, {{"radius", radii}, {"lower", lower_bound}, {"upper", upper_bound}});
   const DeviceScope device(origin);
   // Values are numbered in the order of a contiguous tensor: the same noise in every memory format.
   const Tensor dense = in_format(origin, MemoryFormat::Contiguous);

@@ -55,6 +55,13 @@ __global__ void shuffle_from_outside_kernel() {
   if (lane_id() < 4) device_check(__shfl_sync(0xfu, lane_id(), 9) >= 0, "keeps the value alive");
 }
 
+struct Held {
+  unsigned char bytes[kHeldBytes];
+};
+
+__global__ void empty_kernel() {}
+__global__ void holding_kernel() { shared_storage<Held>().bytes[threadIdx.x] = 0; }
+
 __global__ void order_dependent_sum_kernel(const float* in, float* sum) {
   auto* bits = reinterpret_cast<unsigned*>(sum);
   const float value = in[static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x];
@@ -216,6 +223,10 @@ void shared_overrun(float* out) { launch<shared_overrun_kernel>(1, kThreads, 0, 
 void global_overrun(float* out) { launch<global_overrun_kernel>(1, kThreads, 0, nullptr, out); }
 void global_overread(const float* in, float* out) { launch<global_overread_kernel>(1, kThreads, 0, nullptr, in, out); }
 void misaligned(const float* in, float* out) { launch<misaligned_kernel>(1, 1, 0, nullptr, in, out); }
+void launch_empty(unsigned blocks, unsigned threads, size_t shared) {
+  launch<empty_kernel>(blocks, threads, shared, nullptr);
+}
+void launch_holding(size_t shared) { launch<holding_kernel>(1, 1, shared, nullptr); }
 void spin(unsigned* flag) { launch<spin_kernel>(1, 2, 0, nullptr, flag); }
 void refuse(int value) { launch<refuse_kernel>(1, 1, 0, nullptr, value); }
 void copy_in_groups(const float* in, float* out, int blocks) {

@@ -1,6 +1,7 @@
 // Small kernels, right ones and ones with a planted bug, that show what the emulation finds.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace mdprop::planted {
@@ -23,6 +24,11 @@ void shared_overrun(float* out);
 void global_overrun(float* out);
 void global_overread(const float* in, float* out);
 void misaligned(const float* in, float* out);
+// Launches of an empty kernel with so many blocks, threads and bytes of dynamic shared memory; and of one that holds
+// kHeldBytes itself.
+constexpr int kHeldBytes = 20 << 10;
+void launch_empty(unsigned blocks, unsigned threads, size_t shared);
+void launch_holding(size_t shared);
 void spin(unsigned* flag);
 void refuse(int value);
 // out = in, kThreads * 4 floats a block, by copies in two stages.

@@ -113,6 +113,15 @@ void test_reports() {
   CHECK(error_of([] { refuse(1); }).empty());  // the machine works on after an error
 }
 
+void test_limits() {
+  CHECK(error_of([] { launch_empty(1, 1024, 99 << 10); }).empty());
+  CHECK(holds(error_of([] { launch_empty(0, 32, 0); }), {"empty_kernel", "grid of (0, 1, 1) blocks"}));
+  CHECK(holds(error_of([] { launch_empty(1, 1025, 0); }), {"block of (1025, 1, 1) threads"}));
+  CHECK(holds(error_of([] { launch_empty(1, 32, (99 << 10) + 1); }), {"101377 bytes", "a block has 101376"}));
+  CHECK(error_of([] { launch_holding((99 << 10) - kHeldBytes); }).empty());
+  CHECK(holds(error_of([] { launch_holding((99 << 10) - kHeldBytes + 1); }), {"holding_kernel", "101377 bytes"}));
+}
+
 void test_copies() {
   const DeviceBuffer<float> in(counting(5 * kThreads * 4));
   CHECK(right_results(in.values(), [&](float* out) { copy_in_groups(in.data(), out, 5); }) == kSeeds);
@@ -174,6 +183,7 @@ int main(int argc, char** argv) {
   test_sums();
   test_memory();
   test_reports();
+  test_limits();
   test_copies();
   test_clusters_and_grids();
   test_products();

@@ -118,7 +118,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
       *value = 100 << 10;  // the least of any card from sm_80 on
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = 99 << 10;
+      *value = ::mdprop::emulation::kSharedBytes;
       return cudaSuccess;
   }
   return cudaErrorUnknown;
