@@ -111,7 +111,14 @@ GPU_QUOTES = (
     ),
     on_card("pgd_step", "128x3x224x224 l1", "eager", "projection by sorting"),
     on_card("knn_topk", "10000 x 1000000, D 128, k 10", "mm_topk", "tiled fp32 product and topk (inexact)"),
+    on_card("knn_topk", "10000 x 1000000, D 128, k 10", "cuvs", "cuVS, brute force (inexact)"),
     on_card("knn_topk", "1000 groups of 100 x 1000, D 128, k 10", "loop", "loop over groups (inexact)"),
     on_card("hamming_topk", "10000 x 1000000, 64 bits, k 10", "int8_topk", "int8 product and topk", "int64"),
     on_card("hamming_topk", "10000 x 1000000, 128 bits, k 10", "int8_topk", "int8 product and topk", "int64"),
+    on_card("hamming_topk", "10000 x 1000000, 64 bits, k 10", "faiss", "faiss, GpuIndexBinaryFlat", "int64"),
+    *(
+        on_card("attack", f"PGD-10 linf, resnet50, 32x3x224x224, {how}", peer, label)
+        for how in ("PGD", "one CUDA graph")
+        for peer, label in (("eager", "eager loop"), ("torchattacks", "torchattacks"))
+    ),
 )

@@ -128,10 +128,9 @@ def test_the_documents_show_the_committed_results():
 
 
 def test_every_quote_of_a_gpu_is_a_case_that_its_check_measures():
-    from benchmarks.gpu_check import cases_norm, cases_search, cases_step
+    from benchmarks.gpu_check.measure import plans
 
-    plans = (cases_norm.plan(), cases_step.plan(), cases_search.plan_knn(), cases_search.plan_hamming())
-    names = [planned.name for plan in plans for planned in plan]
+    names = [planned.name for plan in plans() for planned in plan]
     assert len(names) == len(set(names))
     for quote in quotes.GPU_QUOTES:
         # Cases of groups are planned by the groups alone.

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch._functorch.config
 import torch.nn.functional as F
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.gpu_check.launches import kernels_of
 from benchmarks.gpu_check.plan import compiled, name_of
 from benchmarks.gpu_check.process import append
 
 SHAPE = (64, 64, 56, 56)
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-
-
-def kernels_of(call: Callable[[], Any]) -> list[str]:
-    """The names of the kernels that a call launches, in their order."""
-    for _ in range(2):
-        call()
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
-        call()
-        torch.cuda.synchronize()
-    events = [event for event in profiler.events() if event.device_type.name == "CUDA"]
-    return [event.name[:160] for event in sorted(events, key=lambda event: event.time_range.start)]
 
 
 def batch_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

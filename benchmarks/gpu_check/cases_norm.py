@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.gpu_check.plan import Planned, as_tuple, compiled, name_of, near
+from benchmarks.gpu_check.plan import Planned, as_tuple, compiled, deferred, name_of, near
 from benchmarks.harness import Case
 from mdprop_ext import ops
 from mdprop_ext.reference.multi_batch_norm import multi_batch_norm as reference
@@ -120,15 +120,3 @@ def case(row: Setting) -> Case:
         unit="values/s",
         least_bytes=(units + ("add" in row.extra)) * x.nbytes,
     )
-
-
-def deferred(make: Callable[..., Callable[[], Any]], *arguments: Any) -> Callable[[], Any]:
-    """A runner that is made by its first call, where an error concerns this peer alone."""
-    made: list[Callable[[], Any]] = []
-
-    def call() -> Any:
-        if not made:
-            made.append(make(*arguments))
-        return made[0]()
-
-    return call

@@ -1,21 +1,20 @@
-"""knn_topk and hamming_topk on a card against tiles of a matrix product with topk, and against loops over groups."""
+"""knn_topk and hamming_topk on a card against products with topk, faiss and cuVS, and against loops over groups."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_check.plan import Planned
+from benchmarks.gpu_check.plan import Planned, deferred
+from benchmarks.gpu_check.search_peers import cuvs_knn, faiss_hamming, faiss_knn, int8_topk, looped, mm_topk
 from benchmarks.harness import Case
 from mdprop_ext import ops
 from mdprop_ext.reference.hamming_topk import hamming_topk as hamming_reference
 from mdprop_ext.reference.knn_topk import knn_topk as knn_reference
 
-TILE = 1 << 28  # distances that exist at once
 REFERENCE_PAIRS = 1_000_000_000  # more would take the reference seconds a call
 
 # Queries, points, dimension, k.
@@ -67,31 +66,6 @@ def hamming_label(bits: int, queries: int, codes: int, k: int) -> str:
     return f"{queries} x {codes}, {bits} bits, k {k}"
 
 
-def mm_topk(queries: Tensor, points: Tensor, k: int) -> Tensor:
-    """Squared distances ``[Q, k]`` by the expansion with norms, in fp32: no exactness, no order of ties."""
-    norms = points.square().sum(1)
-    parts = []
-    for rows in torch.split(queries, max(1, TILE // len(points))):
-        scores = torch.addmm(norms, rows, points.T, alpha=-2)
-        parts.append((scores.topk(k, largest=False).values + rows.square().sum(1, keepdim=True)).clamp(min=0))
-    return torch.cat(parts)
-
-
-def int8_topk(queries: Tensor, codes: Tensor, k: int) -> Tensor:
-    """Hamming distances ``[Q, k]`` of codes written as +-1 in int8, by products on tensor cores."""
-    bits = queries.shape[1]
-    parts = []
-    for rows in torch.split(queries, max(32, TILE // len(codes) // 32 * 32)):
-        parts.append((bits - torch._int_mm(rows, codes.T).topk(k).values) // 2)
-    return torch.cat(parts)
-
-
-def looped(search: Callable[[Tensor, Tensor], Tensor], queries: Tensor, points: Tensor, sizes: Any) -> Tensor:
-    """The distances of one search a group, which all have at least k points."""
-    parts = zip(torch.split(queries, sizes[0]), torch.split(points, sizes[1]), strict=True)
-    return torch.cat([search(*part) for part in parts])
-
-
 def check_knn(ours: tuple[Tensor, Tensor], theirs: Any) -> None:
     """Distances agree as far as fp32 products find them; which of two nearly equal points came first is left open."""
     distances = theirs[0] if isinstance(theirs, tuple) else theirs
@@ -108,7 +82,12 @@ def knn_case(num_queries: int, num_points: int, dim: int, k: int) -> Case:
     """One search among vectors."""
     torch.manual_seed(0)
     queries, points = (torch.randn(rows, dim, device="cuda") for rows in (num_queries, num_points))
-    peers: dict[str, Any] = {"mm_topk": lambda: mm_topk(queries, points, k), "reference": None}
+    peers: dict[str, Any] = {
+        "mm_topk": lambda: mm_topk(queries, points, k),
+        "faiss": deferred(faiss_knn, queries, points, k),
+        "cuvs": deferred(cuvs_knn, queries, points, k),
+        "reference": None,
+    }
     if num_queries * num_points <= REFERENCE_PAIRS:
         peers["reference"] = lambda: knn_reference(queries, points, k, metric="sqeuclidean")
     return Case(
@@ -171,7 +150,11 @@ def hamming_case(bits: int, num_queries: int, num_codes: int, k: int) -> Case:
     loose = signs(-(-num_queries // 32) * 32, bits), signs(num_codes, bits)  # tensor cores take whole tiles of rows
     queries, codes = (ops.pack_codes(each) for each in loose)
     queries = queries[:num_queries]
-    peers: dict[str, Any] = {"int8_topk": lambda: int8_topk(*loose, k)[:num_queries], "reference": None}
+    peers: dict[str, Any] = {
+        "int8_topk": lambda: int8_topk(*loose, k)[:num_queries],
+        "faiss": deferred(faiss_hamming, queries, codes, k, bits),
+        "reference": None,
+    }
     if num_queries * num_codes <= REFERENCE_PAIRS:
         peers["reference"] = lambda: hamming_reference(queries, codes, k, bits=bits)
     return Case(

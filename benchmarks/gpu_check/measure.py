@@ -1,7 +1,7 @@
 """Measures the cases of all ops on the card, for as long as there is time, and records each row at once.
 
-What is recorded: the names of all cases, the speed of a copy and of a matrix product, then a row a case, or why a case
-failed or a peer is absent.
+What is recorded: the names of all cases, the speed of a copy and of a matrix product, then a row a case with the number
+of kernels it launches, or why a case failed or a peer is absent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import sys
 import torch
 import torch._functorch.config
 
-from benchmarks.gpu_check import cases_norm, cases_search, cases_step
+from benchmarks.gpu_check import cases_attack, cases_norm, cases_search, cases_step
+from benchmarks.gpu_check.launches import back_to_back, kernel_count
 from benchmarks.gpu_check.plan import Planned, interleaved
 from benchmarks.gpu_check.process import append, seconds_told
 from benchmarks.gpu_check.stages import Deadline
@@ -23,6 +24,18 @@ from benchmarks.timing import CudaTimer, copy_floor, gemm
 
 SECONDS_A_CASE = 0.3
 ROUNDS = 15
+SHORT_S = 5e-3  # calls longer than that have no use for a warm L2, and hide the host's work
+
+
+def plans() -> tuple[list[Planned], ...]:
+    """All cases, a list an op."""
+    return (
+        cases_norm.plan(),
+        cases_step.plan(),
+        cases_search.plan_knn(),
+        cases_search.plan_hamming(),
+        cases_attack.plan(),
+    )
 
 
 def ceilings() -> dict[str, float]:
@@ -55,11 +68,14 @@ def record(planned: Planned) -> bool:
             reasons: dict[str, str] = {}  # a trial would change the velocity of one side alone
         else:
             case, reasons = usable(case)
-        row = measure(case, seconds=SECONDS_A_CASE, at_least=ROUNDS)
+        row = dataclasses.asdict(measure(case, seconds=SECONDS_A_CASE, at_least=ROUNDS))
+        row["launches"] = kernel_count(case.ours)
+        if row["ours_s"] < SHORT_S:
+            row |= back_to_back(case.ours)
     except Exception as error:  # a case that fails must not hide the next ones
         append({"failed": planned.name, "message": f"{type(error).__name__}: {error}"[:1000]})
         return False
-    append({"row": dataclasses.asdict(row), "absent": reasons})
+    append({"row": row, "absent": reasons})
     return True
 
 
@@ -67,12 +83,11 @@ def main() -> int:
     deadline = Deadline(seconds_told(float("inf")))
     # A backward pass that is timed alone runs many times on one graph, whose buffers it must not give away.
     torch._functorch.config.donated_buffer = False
-    by_op = cases_norm.plan(), cases_step.plan(), cases_search.plan_knn(), cases_search.plan_hamming()
-    plans = list(interleaved(*by_op))
-    append({"planned": [planned.name for planned in plans]})
+    planned_cases = list(interleaved(*plans()))
+    append({"planned": [planned.name for planned in planned_cases]})
     append({"ceilings": ceilings()})
     good = True
-    for planned in plans:
+    for planned in planned_cases:
         if deadline.left() == 0:
             break
         append({"started": planned.name})

@@ -49,3 +49,15 @@ def as_tuple(result: Any) -> tuple[Any, ...]:
 def name_of(dtype: torch.dtype) -> str:
     """A dtype as rows write it."""
     return str(dtype).removeprefix("torch.")
+
+
+def deferred(make: Callable[..., Callable[[], Any]], *arguments: Any) -> Callable[[], Any]:
+    """A runner that is made by its first call, where an error concerns this peer alone."""
+    made: list[Callable[[], Any]] = []
+
+    def call() -> Any:
+        if not made:
+            made.append(make(*arguments))
+        return made[0]()
+
+    return call
