@@ -229,7 +229,8 @@ unsigned char* shared_memory(const void* key, size_t bytes) {
   size_t fixed = bytes;  // what the compiler sets aside
   for (const SharedPiece& piece : pieces) fixed += piece.key == nullptr ? 0 : piece.memory.size();
   if (fixed > kStaticSharedBytes) fail(std::to_string(fixed) + " bytes of shared memory that the launch does not give");
-  if (fixed + current_grid().dynamic_shared > kSharedBytes) fail(too_much_shared(fixed + current_grid().dynamic_shared));
+  if (fixed + current_grid().dynamic_shared > kSharedBytes)
+    fail(too_much_shared(fixed + current_grid().dynamic_shared));
   pieces.push_back({key, GuardedMemory(bytes)});
   return pieces.back().memory.data();
 }
