@@ -99,7 +99,7 @@ void grid_barrier(Site site);
 
 // Lets other threads go first.
 void yield();
-// Like yield, most times: before atomic operations.
+// Like yield, now and then: before atomic operations.
 void maybe_yield();
 
 // Every lane of `mask` hands in `in` and `out` at the same site; the last one calls complete(in, out, mask), with null

@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
 // A block kJoinChannels channels of a branch: mean and var of the moments of its chunks, by sums about the mean of the
 // first one, which take no division a chunk.
 template <typename T>
-__global__ void __launch_bounds__(kNormThreads)
+__global__ void __launch_bounds__(kNormThreads, kJoinBlocks)
     norm_join_moments_kernel(const __grid_constant__ NormForwardJob<T> job) {
   const auto& shape = job.args.shape;
   const JoinPlace place = join_place(shape, job.plan);
