@@ -15,6 +15,7 @@ constexpr int kKnnFilterRows = 64;      // queries that a block of the filter ho
 constexpr int kKnnFilterPoints = 128;   // points of one of its tiles
 constexpr int kKnnSortedBytes = 32768;  // neighbours that are sorted in shared memory
 constexpr int64_t kKnnBlocks = 512;     // blocks that fill any card about twice
+constexpr int64_t kKnnPlaces = 264;     // blocks of the filter that the largest cards hold at once
 constexpr int64_t kKnnMaxFilterDim = 1 << 14;  // the bound of the filter holds up to here, and is useful
 constexpr int64_t kKnnDirectSteps = 1 << 21;   // below so many fp64 terms the filter's launches cost more
 
@@ -49,6 +50,19 @@ MDPROP_HOST_DEVICE int64_t knn_splits(int64_t rows, int64_t rows_per_block, int6
   return fitting < 1 ? 1 : splits < fitting ? splits : fitting;
 }
 
+// The same for blocks that all take equally long, and so come in waves: the fewest ranges that leave at most a
+// twentieth of the last wave's places empty, else those that leave the least.
+inline int64_t knn_filter_splits(int64_t row_blocks, int64_t most) {
+  int64_t best = 1;
+  double best_share = 0;
+  for (int64_t splits = 1; splits <= most && best_share < 0.95; ++splits) {
+    const int64_t blocks = row_blocks * splits, places = knn_round_up(blocks, kKnnPlaces);
+    const double share = static_cast<double>(blocks) / static_cast<double>(places);
+    if (share > best_share) best = splits, best_share = share;
+  }
+  return best;
+}
+
 template <typename T>
 KnnCudaPlan knn_cuda_plan(const KnnTopkArgs<T>& args) {
   constexpr bool kDouble = sizeof(T) == sizeof(double);
@@ -73,7 +87,12 @@ KnnCudaPlan knn_cuda_plan(const KnnTopkArgs<T>& args) {
   const int64_t most_rows = std::max(fitting_rows / plan.block_rows, int64_t{1}) * plan.block_rows;
   const int64_t chunks = (num_queries + most_rows - 1) / most_rows;  // all of about one size
   plan.rows = knn_round_up((num_queries + chunks - 1) / chunks, plan.block_rows);
-  plan.splits = knn_splits(plan.rows, plan.block_rows, num_points, plan.kept, kKeyBytes, most_lists);
+  if (plan.direct) {
+    plan.splits = knn_splits(plan.rows, plan.block_rows, num_points, plan.kept, kKeyBytes, most_lists);
+  } else {
+    const int64_t most = std::min(knn_most_splits(num_points, plan.kept, kKeyBytes), most_lists / plan.rows);
+    plan.splits = knn_filter_splits(plan.rows / plan.block_rows, std::max<int64_t>(most, 1));
+  }
   const int64_t fitting = args.packed_bytes / row_bytes / kKnnFilterPoints * kKnnFilterPoints;
   plan.chunk_points =
       std::min(std::max<int64_t>(fitting, kKnnFilterPoints), knn_round_up(num_points, kKnnFilterPoints));
