@@ -1,0 +1,55 @@
+"""Tensors that an op writes in place: what is asked of them, and what autograd is told.
+
+The schema of a raw op says what it writes, which is enough in a trace; otherwise torch leaves the rest to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_no_gradient(name: str, value: Tensor) -> None:
+    """Raises ValueError if a graph that is being recorded would need the gradient of what is written."""
+    if value.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            f"{name}: expected a tensor that requires no gradient, since it is written in place; detach it or use "
+            "torch.no_grad()"
+        )
+
+
+def check_apart(name: str, value: Tensor, names: Sequence[str], others: Sequence[Tensor | None]) -> None:
+    """Raises ValueError if ``value``, which is dense, overlaps one of ``others``, called ``names``.
+
+    Each of the others counts from its first value to its last, with the memory that its strides skip.
+    """
+    start = value.data_ptr()
+    end = start + value.nbytes
+    for index, other in enumerate(others):
+        if other is None:
+            continue
+        first = other.data_ptr()
+        if first < end and start < first + _extent(other):
+            raise ValueError(f"{name}: expected memory of its own, got a tensor that overlaps {names[index]}")
+
+
+def mark(tensors: list[Tensor]) -> None:
+    """Tells autograd that ``tensors`` are about to be written, so that graphs that saved them refuse to use them."""
+    if not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version(tensors)
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether values are stored, unlike in a trace and on the meta device."""
+    # Tensors of a trace have a type of their own.
+    return not torch.compiler.is_compiling() and type(tensor) in (Tensor, torch.nn.Parameter) and not tensor.is_meta
+
+
+def _extent(tensor: Tensor) -> int:
+    """Bytes from the first value to the end of the last."""
+    if tensor.is_contiguous():
+        return tensor.nbytes
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
