@@ -83,9 +83,10 @@ def check_rows(name: str, value: float | Tensor, x: Tensor) -> None:
 
 def check_finite(name: str, value: float | Tensor) -> None:
     """Raises ValueError if one of the numbers is seen to be infinite or NaN, without asking a device."""
-    if isinstance(value, Tensor) and (torch.compiler.is_compiling() or value.device.type != "cpu"):
+    if torch.compiler.is_compiling() or (isinstance(value, Tensor) and value.device.type != "cpu"):
         return
-    if not all(map(math.isfinite, value.tolist() if isinstance(value, Tensor) else (value,))):
+    values = value.tolist() if isinstance(value, Tensor) else (value,)
+    if not all(-math.inf < number < math.inf for number in values):
         raise ValueError(f"{name}: expected finite values, got {value}")
 
 

@@ -30,7 +30,8 @@ def number(name: str, value: object) -> None:
     # Asking an abstract class takes longer than all other checks of a number.
     if type(value) is float or type(value) is int:
         return
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    # A trace has number types of its own.
+    if isinstance(value, bool) or not (isinstance(value, numbers.Real) or torch.compiler.is_compiling()):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
 
 

@@ -25,12 +25,14 @@ def check_apart(name: str, value: Tensor, names: Sequence[str], others: Sequence
 
     Each of the others counts from its first value to its last, with the memory that its strides skip.
     """
-    start = value.data_ptr()
+    start = address(value)
+    if start == 0:
+        return
     end = start + value.nbytes
     for index, other in enumerate(others):
         if other is None:
             continue
-        first = other.data_ptr()
+        first = address(other)
         if first < end and start < first + _extent(other):
             raise ValueError(f"{name}: expected memory of its own, got a tensor that overlaps {names[index]}")
 
@@ -41,10 +43,12 @@ def mark(tensors: list[Tensor]) -> None:
         torch.autograd.graph.increment_version(tensors)
 
 
-def has_memory(tensor: Tensor) -> bool:
-    """Whether values are stored, unlike in a trace and on the meta device."""
-    # Tensors of a trace have a type of their own.
-    return not torch.compiler.is_compiling() and type(tensor) in (Tensor, torch.nn.Parameter) and not tensor.is_meta
+def address(tensor: Tensor) -> int:
+    """The address of the first value, or 0 where no values are stored, as on the meta device."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:  # a tensor of a trace or of a function transform
+        return 0
 
 
 def _extent(tensor: Tensor) -> int:
