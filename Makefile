@@ -31,16 +31,20 @@ $(CPP_BUILD)/.built: $(VENV)/.dev $(BUILD_FILES) $(wildcard csrc/tests/*)
 	$(BIN)/cmake --build $(CPP_BUILD)
 	touch $@
 
-# The CUDA kernels on the CPU, sanitized: their C++ tests, then the ops' tests with a module of its own that runs them.
+# The CUDA kernels on the CPU, sanitized: their C++ tests, then the ops' tests with a module of its own that runs them,
+# in two processes.
 # Every kernel that a build for cards holds must have been run.
 test-emulated: export MDPROP_EMULATION_COVERAGE := $(abspath $(EMULATED_BUILD)/coverage.txt)
 test-emulated: $(CPP_BUILD)/.built $(EMULATED_BUILD)/.built
 	rm -f $(MDPROP_EMULATION_COVERAGE)
 	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure -L emulated -j 2
-	PYTHONPATH=$(abspath $(EMULATED_BUILD)/lib) PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
-	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	  $(BIN)/pytest -q -o pythonpath=python_tests python_tests/test_op_contract.py \
-	  python_tests/ops/test_multi_batch_norm_parts.py
+	for ops in "multi_batch_norm" "not multi_batch_norm"; do \
+	  PYTHONPATH=$(abspath $(EMULATED_BUILD)/lib) PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
+	    LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	    $(BIN)/pytest -q -o pythonpath=python_tests -k "$$ops" python_tests/test_op_contract.py \
+	    python_tests/ops/test_multi_batch_norm_parts.py & \
+	  processes="$$processes $$!"; \
+	done; status=0; for process in $$processes; do wait $$process || status=$$?; done; exit $$status
 	$(BIN)/python cmake/kernel_record.py --coverage $(MDPROP_EMULATION_COVERAGE)
 
 $(EMULATED_BUILD)/.built: $(VENV)/.dev $(BUILD_FILES) $(shell find mdprop_ext -name '*.py')

@@ -43,10 +43,11 @@ foreach(source IN LISTS emulated_test_sources)
   endforeach()
 endforeach()
 # Bugs that only a sanitizer or the machine can see end the program: each is a run of its own.
-foreach(bug IN ITEMS shared_overrun global_overrun global_overread)
+foreach(bug IN ITEMS shared_overrun global_overrun global_overread spin_alone)
   add_test(NAME emulation_finds.${bug} COMMAND test_emulation ${bug})
-  set_tests_properties(emulation_finds.${bug} PROPERTIES LABELS emulated ENVIRONMENT "${emulation_options}"
-                       PASS_REGULAR_EXPRESSION "guard zone changed|use-after-poison")
+  set_tests_properties(emulation_finds.${bug} PROPERTIES LABELS emulated TIMEOUT 60 ENVIRONMENT
+                       "MDPROP_EMULATION_SECONDS=1;${emulation_options}" PASS_REGULAR_EXPRESSION
+                       "guard zone changed|use-after-poison|spin_alone_kernel.*without meeting")
 endforeach()
 
 # No object of one instruction set may define a weak symbol that another could define too (common/macros.h says why).

@@ -31,10 +31,19 @@ def size(sample: Sample) -> int:
     return sum(a.numel() for a in sample.args if isinstance(a, Tensor))
 
 
-def samples(case: OpCase, dtype: torch.dtype, device: str) -> Iterator[Sample]:
-    """The samples of a row on a device, of the same values on each; in the emulation those of up to 2^14 values."""
-    largest = 1 << 14 if is_emulated() else 1 << 62
-    return (moved(sample, device) for sample in case.samples(dtype) if size(sample) <= largest)
+def samples(case: OpCase, dtype: torch.dtype, device: str, *, every_variant: bool = False) -> Iterator[Sample]:
+    """The samples of a row on a device, of the same values on each.
+
+    In the emulation those of up to 2^14 values; with ``every_variant`` also the smallest sample of a variant that has
+    none of these, up to 2^18 values: the larger ones are there for the threads of a CPU.
+    """
+    chosen = list(case.samples(dtype))
+    if is_emulated():
+        reached = {sample.variant for sample in chosen if size(sample) <= 1 << 14}
+        smallest = {sample.variant: sample for sample in sorted(chosen, key=size, reverse=True)}
+        rest = [sample for variant, sample in smallest.items() if variant not in reached and size(sample) <= 1 << 18]
+        chosen = [sample for sample in chosen if size(sample) <= 1 << 14] + (rest if every_variant else [])
+    return (moved(sample, device) for sample in chosen)
 
 
 def gradcheck_samples(case: OpCase, device: str) -> Iterator[Sample]:

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <mutex>
 #include <string>
+#include <vector>
 
 #include "common/cuda_utils.cuh"
 
@@ -35,6 +37,23 @@ std::string kernel_name() {
 #endif
 }
 
+#ifdef __CUDACC__
+// Lets the kernel have so many bytes of dynamic shared memory. The limit of a device only ever rises: another thread
+// may be about to launch with what it has been given.
+template <auto kKernel, typename Check>
+void allow_shared(size_t bytes, const Check& check) {
+  static std::mutex mutex;
+  static std::vector<size_t> allowed;  // by device
+  int device = 0;
+  check(cudaGetDevice(&device));
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (allowed.size() <= static_cast<size_t>(device)) allowed.resize(device + 1);
+  if (bytes <= allowed[device]) return;
+  check(cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+  allowed[device] = bytes;
+}
+#endif
+
 // Launches and checks the launch; `arguments` must convert to the kernel's parameters.
 template <auto kKernel, typename... Arguments>
 void launch_shape(const LaunchShape& shape, [[maybe_unused]] void* stream, Arguments... arguments) {
@@ -43,9 +62,7 @@ void launch_shape(const LaunchShape& shape, [[maybe_unused]] void* stream, Argum
     if (status != cudaSuccess) cuda_check(status, kernel_name<kKernel>());
   };
   // Without leave a block has 48 KB, its static shared memory included.
-  if (shape.shared > 0) {
-    check(cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared)));
-  }
+  if (shape.shared > 0) allow_shared<kKernel>(shape.shared, check);
   cudaLaunchAttribute attributes[2] = {};
   unsigned count = 0;
   if (shape.cluster > 1) {

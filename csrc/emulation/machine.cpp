@@ -9,12 +9,13 @@
 
 #include "emulation/coverage.h"
 #include "emulation/machine_state.h"
+#include "emulation/watchdog.h"
 
 namespace mdprop::emulation {
 namespace {
 
 constexpr int kResidentBlocks = 3;               // blocks that run interleaved where the kernel asks for none
-constexpr int64_t kStepsWithoutEvent = 4 << 20;  // resumed threads before the grid counts as going round in circles
+constexpr int64_t kStepsWithoutEvent = 8 << 20;  // resumed threads before the grid counts as going round in circles
 
 std::string too_much_shared(size_t bytes) {
   return std::to_string(bytes) + " bytes of shared memory, but a block has " + std::to_string(kSharedBytes);
@@ -86,6 +87,8 @@ Machine::Machine(const Grid& grid, const std::function<void()>& kernel) : grid_(
 }
 
 void Machine::run() {
+  const std::function<std::string()> where = [this] { return grid_.name + ": " + text(*current_); };
+  Watch watch(where);
   const size_t wanted = grid_.cooperative ? order_.size() : 1 + generator() % kResidentBlocks;
   while (!order_.empty() || !resident_.empty()) {
     while (resident_.size() < wanted && !order_.empty()) load_next_unit();
@@ -93,6 +96,7 @@ void Machine::run() {
     std::swap(runnable_[generator() % runnable_.size()], runnable_.back());
     current_ = runnable_.back();
     runnable_.pop_back();
+    watch.beat();
     current_->fiber.resume();
     if (!error_.empty()) throw std::runtime_error(error_);
     if (current_->state == State::kRunnable) runnable_.push_back(current_);
@@ -229,7 +233,8 @@ unsigned char* shared_memory(const void* key, size_t bytes) {
   size_t fixed = bytes;  // what the compiler sets aside
   for (const SharedPiece& piece : pieces) fixed += piece.key == nullptr ? 0 : piece.memory.size();
   if (fixed > kStaticSharedBytes) fail(std::to_string(fixed) + " bytes of shared memory that the launch does not give");
-  if (fixed + current_grid().dynamic_shared > kSharedBytes) fail(too_much_shared(fixed + current_grid().dynamic_shared));
+  if (fixed + current_grid().dynamic_shared > kSharedBytes)
+    fail(too_much_shared(fixed + current_grid().dynamic_shared));
   pieces.push_back({key, GuardedMemory(bytes)});
   return pieces.back().memory.data();
 }

@@ -41,7 +41,6 @@ void Machine::wait(Site site) {
 }
 
 void Machine::release(Runner& runner) {
-  steps_without_event_ = 0;
   runner.state = State::kRunnable;
   if (&runner != current_) runnable_.push_back(&runner);
 }
@@ -54,6 +53,7 @@ void Machine::meet(Barrier& barrier, size_t blocks, Site site, const ForEachBloc
   }
   if (++barrier.arrived < blocks * threads_per_block()) return wait(site);
   barrier.arrived = 0;
+  steps_without_event_ = 0;
   for_each_block([this](ResidentBlock& block) {
     for (Runner* runner : block.runners) release(*runner);
   });

@@ -12,8 +12,8 @@ namespace mdprop::emulation {
 constexpr int kWarpSize = 32;
 constexpr size_t kSharedBytes = 99 << 10;        // of a block: the least of any card from sm_80 on
 constexpr size_t kStaticSharedBytes = 48 << 10;  // of these, what a kernel may hold without the launch giving it
-constexpr size_t kGuardBytes = 256;      // before and after each piece of emulated memory
-constexpr unsigned char kPoison = 0xff;  // makes every floating type a NaN, integers -1
+constexpr size_t kGuardBytes = 256;              // before and after each piece of emulated memory
+constexpr unsigned char kPoison = 0xff;          // makes every floating type a NaN, integers -1
 
 struct Index {
   unsigned x = 1, y = 1, z = 1;
@@ -99,7 +99,7 @@ void grid_barrier(Site site);
 
 // Lets other threads go first.
 void yield();
-// Like yield, most times: before atomic operations.
+// Like yield, now and then: before atomic operations.
 void maybe_yield();
 
 // Every lane of `mask` hands in `in` and `out` at the same site; the last one calls complete(in, out, mask), with null

@@ -22,6 +22,8 @@
 
 namespace mdprop {
 
+constexpr int64_t kGivenSizes = 64;
+
 // The shape, the layout and the branches of x, common to all kernels. On the CPU order and offsets are given; on a card
 // kernels find them out from ids or sizes, so that the host never waits for a value.
 struct MultiBatchNormShape {
@@ -32,11 +34,12 @@ struct MultiBatchNormShape {
   bool channels_last;  // x is [N, S, C]; else [N, C, S]
   int64_t* order;      // [N] samples sorted by branch, stable
   int64_t* offsets;    // [B + 1] branch b owns order[offsets[b]] .. order[offsets[b + 1] - 1]
-  const int64_t* ids;  // [N] the branch of each sample, or null; of a card only, like the next three
-  const int64_t*
-      sizes;        // [B] samples of each branch, which follow one another, or null; with neither all are in branch 0
-  bool one_each;    // sample n is branch n; ids and sizes are null
-  void* workspace;  // workspace_bytes(shape, sizeof(T)), see multi_batch_norm_plan.h
+  // On a card only: one of ids, sizes and host_sizes, or none for branch 0 throughout.
+  const int64_t* ids;         // [N] the branch of each sample
+  const int64_t* sizes;       // [B] samples of each branch, which follow one another
+  const int64_t* host_sizes;  // the same in the host's memory, for at most kGivenSizes branches
+  bool one_each;              // sample n is branch n
+  void* workspace;            // workspace_bytes(shape, sizeof(T)), see multi_batch_norm_plan.h
   bool training;
   bool relu;
   double eps;

@@ -1,7 +1,8 @@
-// Backward kernels of multi_batch_norm, in the two routes of the forward ones. Streaming: norm_sums_kernel, then
-// norm_gradient_kernel. Resident: norm_resident_gradient_kernel alone.
+// Backward kernels of multi_batch_norm, in the two routes of the forward ones. Streaming: norm_sums_kernel,
+// norm_join_sums_kernel, norm_gradient_kernel. Resident: norm_resident_gradient_kernel alone.
 #pragma once
 
+#include "multi_batch_norm/multi_batch_norm_join.cuh"
 #include "multi_batch_norm/multi_batch_norm_walk.cuh"
 
 MDPROP_ISA_BEGIN
@@ -10,9 +11,8 @@ template <typename T>
 struct NormBackwardJob {
   MultiBatchNormBackwardArgs<T> args;
   MultiBatchNormPlan plan;
-  double* sums;       // [B, 2C + 1] of this batch
-  double* partials;   // [max_chunks, C, 2] sums of each chunk
-  unsigned* arrived;  // [B, slabs]
+  double* sums;      // [B, 2C + 1] of this batch
+  double* partials;  // [max_chunks, C, 2] sums of each chunk
 };
 
 template <typename Acc>
@@ -21,7 +21,6 @@ struct NormBackwardShared {
   Sums table[kSumsTable];
   Affine<Acc> affine[kNormThreads];
   InputGradient<Acc> formulas[kNormThreads];
-  int flag;
 };
 
 // The affine maps of the slab's channels, for everyone after the next barrier.
@@ -133,27 +132,7 @@ __device__ void store_sums(const NormBackwardJob<T>& job, const Sums& sums, int6
   }
 }
 
-// Joins the parts of a branch and slab: thread (r, c) those r, r + rounds, ... of channel c, then thread c its rounds.
-template <typename T>
-__device__ void add_chunks(const NormBackwardJob<T>& job, const ChunkPlace& place, int chunks, int first_channel,
-                           NormBackwardShared<acc_t<T>>& shared) {
-  const int64_t all = job.args.shape.channels;
-  const int thread = static_cast<int>(threadIdx.x), channels = job.plan.block_channels;
-  const int rounds = kNormThreads / channels;
-  const int64_t channel = first_channel + thread % channels;
-  Sums total{0, 0};
-  for (int chunk = thread / channels; channel < all && chunk < chunks; chunk += rounds) {
-    const double* part = job.partials + 2 * (int64_t{place.first + chunk} * all + channel);
-    total = total + Sums{part[0], part[1]};
-  }
-  shared.table[thread] = total;
-  __syncthreads();
-  if (thread >= channels || channel >= all) return;
-  for (int round = 1; round < rounds; ++round) total = total + shared.table[round * channels + thread];
-  store_sums(job, total, place.branch, channel);
-}
-
-// A block a chunk and slab: it leaves its part, and the last one of a branch and slab joins them.
+// A block a chunk and slab, which leaves the sums of its part.
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
     norm_sums_kernel(const __grid_constant__ NormBackwardJob<T> job) {
@@ -173,9 +152,19 @@ __global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
     to[0] = part.first;
     to[1] = part.second;
   }
-  const int chunks = chunks_of(shape, plan, place.branch);
-  if (!arrives_last(job.arrived + int64_t{place.branch} * plan.slabs + slab, chunks, &shared.flag)) return;
-  add_chunks(job, place, chunks, walk.first_channel(), shared);
+}
+
+// A block kJoinChannels channels of a branch: adds up the sums of its chunks.
+template <typename T>
+__global__ void __launch_bounds__(kNormThreads, kJoinBlocks) norm_join_sums_kernel(const __grid_constant__ NormBackwardJob<T> job) {
+  const int64_t channels = job.args.shape.channels;
+  const JoinPlace place = join_place(job.args.shape, job.plan);
+  const double* parts = job.partials + 2 * (int64_t{place.first} * channels + place.channel);
+  const Sums total = join_chunks(place, [&](int chunk) {
+    const double* part = parts + 2 * (chunk * channels);
+    return Sums{part[0], part[1]};
+  });
+  if (place.owner) store_sums(job, total, place.branch, place.channel);
 }
 
 template <typename T, int kWidth, int kCount>

@@ -6,6 +6,11 @@
 
 MDPROP_ISA_BEGIN
 
+// Sizes that the host knows, as a parameter of the kernel.
+struct GivenSizes {
+  int64_t sizes[kGivenSizes];
+};
+
 struct BranchesShared {
   int64_t below[kNormThreads / kWarpSize];
   int64_t own[kNormThreads / kWarpSize];
@@ -49,9 +54,10 @@ __device__ inline void collect_members(const int64_t* ids, int64_t samples, int6
 }
 
 // A block a branch. The samples of the branches below it give its offset, so blocks need not wait for each other; then
-// it writes its part of the order, its count of values (if wanted), and clears its `slabs` counters in `arrived`.
-__global__ void __launch_bounds__(kNormThreads) norm_branches_kernel(const __grid_constant__ MultiBatchNormShape shape,
-                                                                     int64_t slabs, unsigned* arrived, int64_t* count) {
+// it writes its part of the order and its count of values (if wanted).
+__global__ void __launch_bounds__(kNormThreads)
+    norm_branches_kernel(const __grid_constant__ MultiBatchNormShape shape, const __grid_constant__ GivenSizes given,
+                         int64_t* count) {
   auto& shared = shared_storage<BranchesShared>();
   const int64_t branch = blockIdx.x;
   int64_t below = 0, own = 0;
@@ -65,17 +71,18 @@ __global__ void __launch_bounds__(kNormThreads) norm_branches_kernel(const __gri
     block_totals(below, own, shared);
     collect_members(shape.ids, shape.samples, branch, shape.order + below, shared);
   } else {
-    if (shape.sizes != nullptr) {
+    const int64_t* sizes = shape.host_sizes != nullptr ? given.sizes : shape.sizes;
+    if (sizes != nullptr) {
       int64_t total = 0;
       for (int64_t b = threadIdx.x; b < shape.branches; b += kNormThreads) {
-        const int64_t size = shape.sizes[b];
+        const int64_t size = sizes[b];
         device_check(size >= 0 && size <= shape.samples, "branch: sizes must be >= 0 and add up to N");
         if (b < branch) below += size;
         total += size;
       }
       block_totals(below, total, shared);
       device_check(total == shape.samples, "branch: sizes must be >= 0 and add up to N");
-      own = shape.sizes[branch];
+      own = sizes[branch];
     } else {
       below = shape.one_each ? branch : branch == 0 ? 0 : shape.samples;
       own = shape.one_each ? 1 : branch == 0 ? shape.samples : 0;
@@ -87,7 +94,6 @@ __global__ void __launch_bounds__(kNormThreads) norm_branches_kernel(const __gri
     if (branch == shape.branches - 1) shape.offsets[shape.branches] = shape.samples;
     if (count != nullptr) count[branch] = own * shape.spatial;
   }
-  for (int64_t slab = threadIdx.x; slab < slabs; slab += kNormThreads) arrived[branch * slabs + slab] = 0;
 }
 
 MDPROP_ISA_END

@@ -1,8 +1,10 @@
 // multi_batch_norm on a card. Each call finds out the branches in a first small kernel and then takes one of two routes
 // (multi_batch_norm_plan.h): resident, where one block holds a branch's values of some channels, or streaming, with one
-// kernel for the sums and one for the results. Clusters that hold more than one block would widen the first route; they
-// wait for a card to be measured on.
+// kernel for the sums of chunks, one that joins them and one for the results. Clusters that hold more than one block
+// would widen the first route; they wait for a card to be measured on.
 #include "multi_batch_norm/multi_batch_norm.h"
+
+#include <algorithm>
 
 #include "common/launch.h"
 #include "multi_batch_norm/multi_batch_norm_backward.cuh"
@@ -26,12 +28,12 @@ void with_width(int width, const Body& body) {
 }
 
 // Points the shape at its workspace and fills in the branches.
-void find_branches(MultiBatchNormShape& shape, const MultiBatchNormPlan& plan, const MultiBatchNormWorkspace& workspace,
-                   int64_t* count, void* stream) {
+void find_branches(MultiBatchNormShape& shape, const MultiBatchNormWorkspace& workspace, int64_t* count, void* stream) {
   shape.order = workspace.order;
   shape.offsets = workspace.offsets;
-  launch<norm_branches_kernel>(static_cast<unsigned>(shape.branches), kNormThreads, 0, stream, shape, plan.slabs,
-                               workspace.arrived, count);
+  GivenSizes given{};
+  if (shape.host_sizes != nullptr) std::copy_n(shape.host_sizes, shape.branches, given.sizes);
+  launch<norm_branches_kernel>(static_cast<unsigned>(shape.branches), kNormThreads, 0, stream, shape, given, count);
 }
 
 // Blocks of the resident route, and of the streaming one.
@@ -44,9 +46,9 @@ template <typename T>
 void run_forward(const MultiBatchNormForwardArgs<T>& args, double* moments, void* stream) {
   MultiBatchNormPlan plan = plan_of(args.shape, sizeof(T), 1);
   if (!args.shape.training) plan.kept = 0;
-  const MultiBatchNormWorkspace workspace(args.shape, plan);
-  NormForwardJob<T> job{args, plan, moments, workspace.partials, workspace.arrived};
-  find_branches(job.args.shape, plan, workspace, args.count, stream);
+  const MultiBatchNormWorkspace workspace(args.shape);
+  NormForwardJob<T> job{args, plan, moments, workspace.partials};
+  find_branches(job.args.shape, workspace, args.count, stream);
   const unsigned blocks = blocks_of(args.shape, plan);
   const auto shared = static_cast<size_t>(plan.kept) * kNormThreads * plan.width * sizeof(T);
   with_width<T>(plan.width, [&](auto width) {
@@ -54,7 +56,10 @@ void run_forward(const MultiBatchNormForwardArgs<T>& args, double* moments, void
       launch<norm_resident_kernel<T, width()>>(blocks, kNormThreads, shared, stream, job);
       return;
     }
-    if (args.shape.training) launch<norm_statistics_kernel<T, width()>>(blocks, kNormThreads, 0, stream, job);
+    if (args.shape.training) {
+      launch<norm_statistics_kernel<T, width()>>(blocks, kNormThreads, 0, stream, job);
+      launch<norm_join_moments_kernel<T>>(static_cast<unsigned>(join_blocks(args.shape)), kNormThreads, 0, stream, job);
+    }
     if (args.y != nullptr) launch<norm_apply_kernel<T, width()>>(blocks, kNormThreads, 0, stream, job);
   });
 }
@@ -81,10 +86,9 @@ void multi_batch_norm_backward_cuda(const MultiBatchNormBackwardArgs<T>& args, v
   const bool needs_sums =
       args.sums != nullptr || args.grad_weight != nullptr || (args.shape.training && args.total_sums == nullptr);
   if (!needs_sums) plan.kept = 0;
-  const MultiBatchNormWorkspace workspace(args.shape, plan);
-  NormBackwardJob<T> job{args, plan, args.sums == nullptr ? workspace.sums : args.sums, workspace.partials,
-                         workspace.arrived};
-  find_branches(job.args.shape, plan, workspace, nullptr, stream);
+  const MultiBatchNormWorkspace workspace(args.shape);
+  NormBackwardJob<T> job{args, plan, args.sums == nullptr ? workspace.sums : args.sums, workspace.partials};
+  find_branches(job.args.shape, workspace, nullptr, stream);
   const unsigned blocks = blocks_of(args.shape, plan);
   const auto shared = static_cast<size_t>(plan.kept) * 2 * kNormThreads * plan.width * sizeof(T);
   with_width<T>(plan.width, [&](auto width) {
@@ -92,7 +96,10 @@ void multi_batch_norm_backward_cuda(const MultiBatchNormBackwardArgs<T>& args, v
       launch<norm_resident_gradient_kernel<T, width()>>(blocks, kNormThreads, shared, stream, job);
       return;
     }
-    if (needs_sums) launch<norm_sums_kernel<T, width()>>(blocks, kNormThreads, 0, stream, job);
+    if (needs_sums) {
+      launch<norm_sums_kernel<T, width()>>(blocks, kNormThreads, 0, stream, job);
+      launch<norm_join_sums_kernel<T>>(static_cast<unsigned>(join_blocks(args.shape)), kNormThreads, 0, stream, job);
+    }
     if (args.grad_x != nullptr) launch<norm_gradient_kernel<T, width()>>(blocks, kNormThreads, 0, stream, job);
   });
 }

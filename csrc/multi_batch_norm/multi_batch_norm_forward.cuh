@@ -1,8 +1,10 @@
-// Forward kernels of multi_batch_norm. Streaming: norm_statistics_kernel reads x and leaves mean and var, then
-// norm_apply_kernel reads x again, last chunk first, while the end of it is still in the second-level cache. Resident:
-// norm_resident_kernel alone, whose blocks keep their values in shared memory between the two.
+// Forward kernels of multi_batch_norm. Streaming: norm_statistics_kernel reads x and leaves the moments of each chunk,
+// norm_join_moments_kernel makes mean and var of them, then norm_apply_kernel reads x again, last chunk first, while
+// the end of it is still in the second-level cache. Resident: norm_resident_kernel alone, whose blocks keep their
+// values in shared memory between the two.
 #pragma once
 
+#include "multi_batch_norm/multi_batch_norm_join.cuh"
 #include "multi_batch_norm/multi_batch_norm_moments.cuh"
 
 MDPROP_ISA_BEGIN
@@ -11,19 +13,16 @@ template <typename T>
 struct NormForwardJob {
   MultiBatchNormForwardArgs<T> args;  // y null: only the statistics are wanted
   MultiBatchNormPlan plan;
-  double* moments;    // [B, 2C + 1] or null
-  double* partials;   // [max_chunks, C, 2] mean and m2 of each chunk
-  unsigned* arrived;  // [B, slabs]
+  double* moments;   // [B, 2C + 1] or null
+  double* partials;  // [max_chunks, C, 2] mean and m2 of each chunk
 };
 
 template <typename Acc>
 struct NormForwardShared {
   Lines lines;
   Sums table[kSumsTable];
-  double counts[kNormThreads];
   Acc shifts[kNormThreads];
   Affine<Acc> affine[kNormThreads];
-  int flag;
 };
 
 // Reads the first value of each channel in the open chunk as the shift of its sums.
@@ -49,33 +48,6 @@ __device__ void store_statistics(const NormForwardJob<T>& job, const Moments& mo
     job.args.mean[at] = static_cast<acc_t<T>>(moments.mean);
     job.args.var[at] = static_cast<acc_t<T>>(moments.count > 0 ? moments.m2 / moments.count : 0);
   }
-}
-
-// Joins the parts of a branch and slab: thread (r, c) those r, r + rounds, ... of channel c, then thread c its rounds.
-template <typename T>
-__device__ void merge_chunks(const NormForwardJob<T>& job, const ChunkPlace& place, int chunks, int first_channel,
-                             NormForwardShared<acc_t<T>>& shared) {
-  const auto& shape = job.args.shape;
-  const int thread = static_cast<int>(threadIdx.x), channels = job.plan.block_channels;
-  const int rounds = kNormThreads / channels, own = thread % channels;
-  const int64_t channel = first_channel + own;
-  Moments moments;
-  if (thread < rounds * channels && channel < shape.channels) {
-    for (int chunk = thread / channels; chunk < chunks; chunk += rounds) {
-      const double* part = job.partials + 2 * (int64_t{place.first + chunk} * shape.channels + channel);
-      const auto count = static_cast<double>(chunk_values(shape, job.plan, {place.branch, chunk, 0}));
-      merge(moments, {count, part[0], part[1]});
-    }
-  }
-  shared.table[thread] = {moments.mean, moments.m2};
-  shared.counts[thread] = moments.count;
-  __syncthreads();
-  if (thread >= channels || channel >= shape.channels) return;
-  for (int round = 1; round < rounds; ++round) {
-    const int at = round * channels + thread;
-    merge(moments, {shared.counts[at], shared.table[at].first, shared.table[at].second});
-  }
-  store_statistics(job, moments, place.branch, channel);
 }
 
 // The moments of the open chunk: thread c gets those of channel c of the slab. What is loaded is kept as far as there
@@ -109,7 +81,7 @@ __device__ Moments chunk_moments(const NormForwardJob<T>& job, const ChunkPlace&
   return moments_of(sums, shift, static_cast<double>(chunk_values(job.args.shape, job.plan, place)));
 }
 
-// A block a chunk and slab: it leaves its part, and the last one of a branch and slab joins them.
+// A block a chunk and slab, which leaves the moments of its part.
 template <typename T, int kWidth>
 __global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
     norm_statistics_kernel(const __grid_constant__ NormForwardJob<T> job) {
@@ -128,9 +100,26 @@ __global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
     to[0] = part.mean;
     to[1] = part.m2;
   }
-  const int chunks = chunks_of(shape, plan, place.branch);
-  if (!arrives_last(job.arrived + int64_t{place.branch} * plan.slabs + slab, chunks, &shared.flag)) return;
-  merge_chunks(job, place, chunks, walk.first_channel(), shared);
+}
+
+// A block kJoinChannels channels of a branch: mean and var of the moments of its chunks, by sums about the mean of the
+// first one, which take no division a chunk.
+template <typename T>
+__global__ void __launch_bounds__(kNormThreads, kJoinBlocks)
+    norm_join_moments_kernel(const __grid_constant__ NormForwardJob<T> job) {
+  const auto& shape = job.args.shape;
+  const JoinPlace place = join_place(shape, job.plan);
+  const double* parts = job.partials + 2 * (int64_t{place.first} * shape.channels + place.channel);
+  const double centre = place.valid ? parts[0] : 0;
+  const Sums total = join_chunks(place, [&](int chunk) {
+    const double* part = parts + 2 * (chunk * shape.channels);
+    const double offset = part[0] - centre;
+    const auto count = static_cast<double>(chunk_values(shape, job.plan, {place.branch, chunk, 0}));
+    return Sums{count * offset, fma(count * offset, offset, part[1])};
+  });
+  if (!place.owner) return;
+  store_statistics(job, moments_of(total, centre, static_cast<double>(count_of(shape, place.branch))), place.branch,
+                   place.channel);
 }
 
 // Sets the bits of the mask where a result is above 0; the lanes that share a byte join theirs. For whole warps.

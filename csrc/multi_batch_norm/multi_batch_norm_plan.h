@@ -107,18 +107,16 @@ inline MultiBatchNormPlan plan_of(const MultiBatchNormShape& shape, int64_t elem
 
 // The parts of the workspace of one call.
 struct MultiBatchNormWorkspace {
-  MultiBatchNormWorkspace(const MultiBatchNormShape& shape, const MultiBatchNormPlan& plan)
+  explicit MultiBatchNormWorkspace(const MultiBatchNormShape& shape)
       : order(static_cast<int64_t*>(shape.workspace)),
         offsets(order + shape.samples),
         sums(reinterpret_cast<double*>(offsets + shape.branches + 1)),
-        partials(sums + shape.branches * (2 * shape.channels + 1)),
-        arrived(reinterpret_cast<unsigned*>(partials + 2 * plan.max_chunks * shape.channels)) {}
+        partials(sums + shape.branches * (2 * shape.channels + 1)) {}
 
-  int64_t* order;     // [N]
-  int64_t* offsets;   // [B + 1]
-  double* sums;       // [B, 2C + 1] of the gradient
-  double* partials;   // [max_chunks, C, 2] of the streaming route
-  unsigned* arrived;  // [B, slabs] how many blocks have left their part
+  int64_t* order;    // [N]
+  int64_t* offsets;  // [B + 1]
+  double* sums;      // [B, 2C + 1] of the gradient
+  double* partials;  // [max_chunks, C, 2] of the streaming route
 };
 
 // What a call on a card needs beside its tensors, for either direction.
@@ -127,8 +125,7 @@ inline int64_t workspace_bytes(MultiBatchNormShape shape, int64_t element_bytes)
   const MultiBatchNormPlan plan = plan_of(shape, element_bytes, 2);  // the one with more chunks
   const int64_t numbers = shape.samples + shape.branches + 1 + shape.branches * (2 * shape.channels + 1) +
                           2 * plan.max_chunks * shape.channels;
-  return numbers * static_cast<int64_t>(sizeof(int64_t)) +
-         shape.branches * plan.slabs * static_cast<int64_t>(sizeof(unsigned));
+  return numbers * static_cast<int64_t>(sizeof(int64_t));
 }
 
 MDPROP_ISA_END

@@ -1,5 +1,6 @@
 #include "multi_batch_norm/multi_batch_norm_torch.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "multi_batch_norm/multi_batch_norm_plan.h"
@@ -20,12 +21,15 @@ Branches::Branches(const DeviceScope& device, const Tensor& x, int64_t branches,
     : on_host_(!device.cuda()),
       samples_(x.size(0)),
       branches_(branches),
+      sizes_given_(device.cuda() && !ids.has_value() && sizes.has_value() && !sizes->is_cuda() &&
+                   branches <= kGivenSizes),
       ids_(beside(ids, x)),
-      sizes_(beside(ids.has_value() ? std::nullopt : sizes, x)) {
+      sizes_(sizes_given_ ? as_dtype(sizes, ScalarType::Long) : beside(ids.has_value() ? std::nullopt : sizes, x)) {
   STD_TORCH_CHECK(branches >= 1, "multi_batch_norm: expected at least one branch");
   STD_TORCH_CHECK(!ids.has_value() || (ids->dim() == 1 && ids->size(0) == samples_),
                   "multi_batch_norm: branch ids must be [N]");
   STD_TORCH_CHECK(!sizes_.has_value() || sizes_->numel() == branches, "multi_batch_norm: branch sizes must be [B]");
+  if ((on_host_ && sizes_.has_value()) || sizes_given_) check_sizes();
   if (on_host_) sort();
 }
 
@@ -35,6 +39,17 @@ Branches::Branches(const DeviceScope& device, const Tensor& x)
   std::iota(offsets_.begin(), offsets_.end(), 0);
 }
 
+void Branches::check_sizes() const {
+  int64_t left = samples_;
+  for (int64_t b = 0; b < branches_; ++b) {
+    const int64_t size = data<int64_t>(sizes_)[b];
+    STD_TORCH_CHECK(size >= 0 && size <= left,
+                    "multi_batch_norm: branch sizes must be >= 0 and add up to N = ", samples_);
+    left -= size;
+  }
+  STD_TORCH_CHECK(left == 0, "multi_batch_norm: branch sizes must add up to N = ", samples_, ", got ", samples_ - left);
+}
+
 void Branches::sort() {
   std::vector<int64_t> branch_of(samples_, 0);
   offsets_.assign(branches_ + 1, 0);
@@ -42,13 +57,8 @@ void Branches::sort() {
   if (ids_.has_value()) {
     branch_of.assign(data<int64_t>(ids_), data<int64_t>(ids_) + samples_);
   } else if (sizes_.has_value()) {
-    int64_t n = 0;
-    for (int64_t b = 0; b < branches_; ++b) {
-      const int64_t size = data<int64_t>(sizes_)[b];
-      STD_TORCH_CHECK(size >= 0 && size <= samples_ - n, "multi_batch_norm: branch sizes must be >= 0 and add up to N");
-      for (const int64_t end = n + size; n < end; ++n) branch_of[n] = b;
-    }
-    STD_TORCH_CHECK(n == samples_, "multi_batch_norm: branch sizes must add up to N = ", samples_, ", got ", n);
+    auto next = branch_of.begin();
+    for (int64_t b = 0; b < branches_; ++b) next = std::fill_n(next, data<int64_t>(sizes_)[b], b);
   }
   for (const int64_t b : branch_of) {
     STD_TORCH_CHECK(b >= 0 && b < branches_, "multi_batch_norm: branch ids must be in [0, ", branches_, "), got ", b);
@@ -78,7 +88,7 @@ MultiBatchNormShape Branches::shape_of(const Tensor& x, MemoryFormat format, boo
     shape.offsets = offsets_.data();
   } else if (x.numel() > 0) {
     shape.ids = data<int64_t>(ids_);
-    shape.sizes = data<int64_t>(sizes_);
+    (sizes_given_ ? shape.host_sizes : shape.sizes) = data<int64_t>(sizes_);
     shape.one_each = !offsets_.empty();
     const int64_t bytes = workspace_bytes(shape, static_cast<int64_t>(x.element_size()));
     workspace_ = torch::stable::new_empty(x, {bytes}, ScalarType::Byte);

@@ -28,11 +28,14 @@ class Branches {
                                const std::optional<std::string>& activation);
 
  private:
+  // Refuses sizes that are not those of this batch, where the host can read them.
+  void check_sizes() const;
   void sort();
 
   bool on_host_;
   int64_t samples_, branches_;
-  OptionalTensor ids_, sizes_;            // int64, dense, on the device of x
+  bool sizes_given_ = false;              // from the host to kernels on a card, as a parameter
+  OptionalTensor ids_, sizes_;            // int64, dense, on the device of x unless sizes are given
   std::vector<int64_t> order_, offsets_;  // on the CPU
   OptionalTensor workspace_;              // on a card
 };

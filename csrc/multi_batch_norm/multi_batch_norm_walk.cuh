@@ -249,16 +249,4 @@ __device__ Sums block_sums(const MultiBatchNormPlan& plan, bool rows, Sums (&own
   return total;
 }
 
-// Whether this block is the last of `blocks` to leave its part; then it sees the parts of all. For all threads of a
-// block together; `arrived` counts from 0, `flag` is shared memory.
-__device__ inline bool arrives_last(unsigned* arrived, int64_t blocks, int* flag) {
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) *flag = atomicAdd(arrived, 1u) == static_cast<unsigned>(blocks - 1);
-  __syncthreads();
-  const bool last = *flag != 0;
-  if (last) __threadfence();
-  return last;
-}
-
 MDPROP_ISA_END

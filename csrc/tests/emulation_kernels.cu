@@ -107,6 +107,16 @@ __global__ void spin_kernel(unsigned* flag) {
   }
 }
 
+__global__ void vote_for_ever_kernel(unsigned* flag) {
+  while (__any_sync(kAllLanes, *flag == 0)) {
+  }
+}
+
+__global__ void spin_alone_kernel(volatile unsigned* flag) {
+  while (*flag == 0) {
+  }
+}
+
 __global__ void refuse_kernel(int value) { device_check(value > 0, "value: expected > 0"); }
 
 struct Stages {
@@ -228,6 +238,8 @@ void launch_empty(unsigned blocks, unsigned threads, size_t shared) {
 }
 void launch_holding(size_t shared) { launch<holding_kernel>(1, 1, shared, nullptr); }
 void spin(unsigned* flag) { launch<spin_kernel>(1, 2, 0, nullptr, flag); }
+void vote_for_ever(unsigned* flag) { launch<vote_for_ever_kernel>(1, 32, 0, nullptr, flag); }
+void spin_alone(volatile unsigned* flag) { launch<spin_alone_kernel>(1, 2, 0, nullptr, flag); }
 void refuse(int value) { launch<refuse_kernel>(1, 1, 0, nullptr, value); }
 void copy_in_groups(const float* in, float* out, int blocks) {
   launch<copy_in_groups_kernel<true>>(1, kThreads, 0, nullptr, in, out, blocks);

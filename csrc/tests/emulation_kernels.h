@@ -30,6 +30,8 @@ constexpr int kHeldBytes = 20 << 10;
 void launch_empty(unsigned blocks, unsigned threads, size_t shared);
 void launch_holding(size_t shared);
 void spin(unsigned* flag);
+void vote_for_ever(unsigned* flag);
+void spin_alone(volatile unsigned* flag);
 void refuse(int value);
 // out = in, kThreads * 4 floats a block, by copies in two stages.
 void copy_in_groups(const float* in, float* out, int blocks);

@@ -109,6 +109,7 @@ void test_memory() {
 void test_reports() {
   DeviceBuffer<unsigned> flag(std::vector<unsigned>{0});
   CHECK(holds(error_of([&] { spin(flag.data()); }), {"spin_kernel", "goes round"}));
+  CHECK(holds(error_of([&] { vote_for_ever(flag.data()); }), {"vote_for_ever_kernel", "goes round"}));
   CHECK(holds(error_of([] { refuse(0); }), {"refuse_kernel", ": block (0, 0, 0), thread 0: value: expected > 0"}));
   CHECK(error_of([] { refuse(1); }).empty());  // the machine works on after an error
 }
@@ -163,6 +164,10 @@ void run_fatal(const std::string& bug) {
   std::string error;
   if (bug == "shared_overrun") error = error_of([&] { shared_overrun(out.data()); });
   if (bug == "global_overrun") global_overrun(out.data());
+  if (bug == "spin_alone") {
+    DeviceBuffer<unsigned> flag(std::vector<unsigned>{0});
+    spin_alone(flag.data());
+  }
   if (bug == "global_overread") {
     // Without AddressSanitizer a read beyond the end shows itself by the guard's bytes only.
     global_overread(in.data(), out.data());

@@ -12,7 +12,7 @@ namespace {
 
 using namespace norm_problem;
 
-enum class Routing { kIds, kSizes, kNothing };
+enum class Routing { kIds, kSizes, kHostSizes, kNothing };
 
 // The results of the kernels go to poisoned buffers and from there to the problem.
 template <typename T>
@@ -42,6 +42,7 @@ class Device {
     shape_.order = shape_.offsets = nullptr;
     shape_.ids = routing == Routing::kIds ? ids_.data() : nullptr;
     shape_.sizes = routing == Routing::kSizes ? sizes_.data() : nullptr;
+    shape_.host_sizes = routing == Routing::kHostSizes ? sizes_.data() : nullptr;
     shape_.workspace = workspace_.data();
   }
 
@@ -211,8 +212,10 @@ void test_routing() {
   std::sort(problem.branch_of.begin(), problem.branch_of.end());
   Device<float>(problem).run();
   const std::vector<float> y = problem.y;
-  Device<float>(problem, Routing::kSizes).run();
-  CHECK(y == problem.y);
+  for (const Routing routing : {Routing::kSizes, Routing::kHostSizes}) {
+    Device<float>(problem, routing).run();
+    CHECK(y == problem.y);
+  }
   Options options{9, 4, 12};
   options.one_sided = true;
   Problem<float> single(options);

@@ -1,4 +1,7 @@
-"""random_start in plain PyTorch: the same random numbers as the kernels, in int64 arithmetic."""
+"""random_start in plain PyTorch: the random words of the kernels, in int64 arithmetic, and torch's logarithm and sine.
+
+So linf starts have the bits of the kernels' ones; l2 and l1 starts agree with them to rounding only.
+"""
 
 from __future__ import annotations
 

@@ -127,3 +127,17 @@ def test_a_whole_attack_is_one_graph(network, norm):
     assert (results[0] - expected[0]).abs().gt(1e-6).float().mean() < 1e-3
     torch.testing.assert_close(results[1:], expected[1:], rtol=1e-4, atol=1e-4)
     assert (results[1] > F.cross_entropy(model(images), labels, reduction="none")).all()
+
+
+@pytest.mark.parametrize("sizes", [[5, 3, 0], [1, 0, 1, 2, 1, 0, 3]])
+def test_sizes_of_branches_known_to_the_host_are_captured(sizes):
+    x = torch.randn(8, 4, 6, 6, device="cuda", requires_grad=True)
+    weight, bias = (torch.rand(len(sizes), 4, device="cuda") for _ in range(2))
+
+    def run():
+        y = ops.multi_batch_norm(x, weight, bias, None, None, branch=sizes, training=True)
+        return y.detach(), *torch.autograd.grad(y, [x], torch.ones_like(y))
+
+    graph, results = capture(run)
+    graph.replay()
+    assert_same_bits(results, run(), "a list of sizes")

@@ -63,7 +63,7 @@ def test_the_calls_of_this_file_are_right(name):
     kernel(name, CALLS[name])
 
 
-@pytest.mark.parametrize(("name", "index"), swaps())
+@pytest.mark.parametrize(("name", "index"), list(swaps()))
 def test_a_tensor_on_another_device_is_refused(name, index):
     args = list(CALLS[name])
     args[index] = elsewhere(args[index])

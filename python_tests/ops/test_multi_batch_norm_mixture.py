@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from op_case_multi_batch_norm import batch, tables
 
 from mdprop_ext import ops
+from mdprop_ext.reference import multi_batch_norm_mixture as reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -58,3 +59,13 @@ def test_attacks_pay_for_no_table_gradients():
     grad_x, *empty = torch.ops.mdprop.multi_batch_norm_mixture_backward(*arguments, False)
     assert [table.numel() for table in empty] == [0, 0, 0]
     assert torch.equal(grad_x, torch.ops.mdprop.multi_batch_norm_mixture_backward(*arguments, True)[0])
+
+
+def test_the_gradient_of_the_reference_is_that_of_the_kernel():
+    x, args = torch.randn(4, 3, 5, dtype=torch.float64), tables(3, 3, torch.float64)
+    probs = torch.rand(4, 3, dtype=torch.float64)
+    probs[0, 1] = 0
+    arguments = (torch.randn_like(x), x, *args, probs, 1e-5, True)
+    results = torch.ops.mdprop.multi_batch_norm_mixture_backward(*arguments)
+    for result, expected in zip(reference.backward(*arguments), results, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
