@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_STORED = (Tensor, torch.nn.Parameter)
+
 
 def check_no_gradient(name: str, value: Tensor) -> None:
     """Raises ValueError if a graph that is being recorded would need the gradient of what is written."""
@@ -45,9 +47,12 @@ def mark(tensors: list[Tensor]) -> None:
 
 def address(tensor: Tensor) -> int:
     """The address of the first value, or 0 where no values are stored, as on the meta device."""
+    # Tensors of a trace have a type of their own, and no address; those of a function transform raise.
+    if type(tensor) not in _STORED:
+        return 0
     try:
         return tensor.data_ptr()
-    except RuntimeError:  # a tensor of a trace or of a function transform
+    except RuntimeError:
         return 0
 
 
