@@ -83,10 +83,13 @@ def check_rows(name: str, value: float | Tensor, x: Tensor) -> None:
 
 def check_finite(name: str, value: float | Tensor) -> None:
     """Raises ValueError if one of the numbers is seen to be infinite or NaN, without asking a device."""
-    if torch.compiler.is_compiling() or (isinstance(value, Tensor) and value.device.type != "cpu"):
+    if torch.compiler.is_compiling():
         return
-    values = value.tolist() if isinstance(value, Tensor) else (value,)
-    if not all(-math.inf < number < math.inf for number in values):
+    if isinstance(value, Tensor):
+        finite = value.device.type != "cpu" or all(map(math.isfinite, value.tolist()))
+    else:
+        finite = math.isfinite(value)
+    if not finite:
         raise ValueError(f"{name}: expected finite values, got {value}")
 
 

@@ -22,20 +22,30 @@ def check_no_gradient(name: str, value: Tensor) -> None:
         )
 
 
-def check_apart(name: str, value: Tensor, names: Sequence[str], others: Sequence[Tensor | None]) -> None:
-    """Raises ValueError if ``value``, which is dense, overlaps one of ``others``, called ``names``.
+def check_apart(
+    name: str, value: Tensor, others: Sequence[Tensor | None], names: Sequence[str], twin: str = ""
+) -> None:
+    """Raises ValueError if ``value`` overlaps one of ``others``.
 
-    Each of the others counts from its first value to its last, with the memory that its strides skip.
+    Args:
+        name: Name of the argument.
+        value: A dense tensor. Where it has no memory, in a trace and on the meta device, all is well.
+        others: Each counts from its first value to its last, with the memory that its strides skip.
+        names: Their names.
+        twin: The name of the one that ``value`` may be, if it is all of it.
     """
-    start = address(value)
+    start = _address(value)
     if start == 0:
         return
     end = start + value.nbytes
     for index, other in enumerate(others):
         if other is None:
             continue
-        first = address(other)
-        if first < end and start < first + _extent(other):
+        first = _address(other)
+        if first >= end or first + _extent(other) <= start:
+            continue
+        same = first == start and other.dtype == value.dtype and other.stride() == value.stride()
+        if not same or names[index] != twin:
             raise ValueError(f"{name}: expected memory of its own, got a tensor that overlaps {names[index]}")
 
 
@@ -45,8 +55,7 @@ def mark(tensors: list[Tensor]) -> None:
         torch.autograd.graph.increment_version(tensors)
 
 
-def address(tensor: Tensor) -> int:
-    """The address of the first value, or 0 where no values are stored, as on the meta device."""
+def _address(tensor: Tensor) -> int:
     # Tensors of a trace have a type of their own, and no address; those of a function transform raise.
     if type(tensor) not in _STORED:
         return 0

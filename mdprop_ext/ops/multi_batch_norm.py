@@ -250,6 +250,6 @@ def _check_tensors(
     _branches.check_tables(x, branches, tables)
     if residual is not None:
         _check.like("residual", residual, "x", x)
-    if ids is not None and all(table is None for table in tables.values()):
+    if ids is not None and weight is None and bias is None and running_mean is None:
         raise ValueError("branch: ids [N] need weight or running statistics [B, C], which say how many branches exist")
     _branches.check(x, branches, ids, sizes, training)

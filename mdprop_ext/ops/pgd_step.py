@@ -22,8 +22,8 @@ from mdprop_ext.ops._ball_and_box import (
 from mdprop_ext.ops._register import register_gradient, register_op
 from mdprop_ext.reference.pgd_step import pgd_step as reference_pgd_step
 
-# The tensors beside x that a step reads, in the order in which it passes them on.
-_READ = ("grad", "origin", "step", "radius", "lower", "upper", "active", "mask")
+# The tensors that must be apart from what is written, in the order in which a step passes them on.
+_OTHERS = ("x", "grad", "origin", "step", "radius", "lower", "upper", "active", "mask", "out")
 
 
 def pgd_step(
@@ -252,11 +252,9 @@ def _check_written(velocity: Tensor | None, out: Tensor | None, x: Tensor, read:
     if torch.compiler.is_compiling():
         return
     if velocity is not None:
-        _written.check_apart("velocity", velocity, ("x", *_READ, "out"), (x, *read, out))
+        _written.check_apart("velocity", velocity, (x, *read, out), _OTHERS)
     if out is not None:
-        same = _written.address(out) == _written.address(x) and out.dtype == x.dtype
-        in_place = same and x.is_contiguous(memory_format=memory_format)
-        _written.check_apart("out", out, ("x", *_READ), (None if in_place else x, *read))
+        _written.check_apart("out", out, (x, *read), _OTHERS, twin="x")
     _written.mark([tensor for tensor in (velocity, out) if tensor is not None])
 
 

@@ -86,7 +86,7 @@ def test_steps_of_every_type_of_number_compile():
         assert torch.equal(compiled(x, grad, origin, **options), ops.pgd_step(x, grad, origin, **options))
 
 
-# Where the bytes of the written tensor begin in the memory of the tests below, and four-byte values before them.
+# How many values lie in a memory before the tensor within.
 BEFORE = 10
 
 
