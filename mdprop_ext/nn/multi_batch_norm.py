@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mdprop_ext.ops import _check  # importing the package registers torch.ops.mdprop
+from mdprop_ext.ops import _check, _written  # importing the package registers torch.ops.mdprop
 
 _PARAMETERS = ("weight", "bias")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -169,10 +169,12 @@ class _MultiBatchNorm(_BatchNorm):
         buffers = [getattr(branch, name) for name in ("running_mean", "running_var") for branch in branches]
         # Statistics of a layer that was cast to a half type are widened for the update, which has no such kernel.
         wide = [buffer.float() if buffer.itemsize < 4 else buffer for buffer in buffers]
+        counters = [branch.num_batches_tracked for branch in branches if branch.num_batches_tracked is not None]
+        _written.mark([*wide, *counters])
         torch.ops.mdprop.multi_batch_norm_update_(
             wide[: len(branches)],
             wide[len(branches) :],
-            [branch.num_batches_tracked for branch in branches if branch.num_batches_tracked is not None],
+            counters,
             mean,
             variance,
             counts,

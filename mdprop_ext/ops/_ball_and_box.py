@@ -5,6 +5,7 @@ A number that may also be a tensor is two arguments of a raw op, of which the te
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -65,17 +66,31 @@ def check_ball_and_box(
     for bound_name, bound in (("lower", lower), ("upper", upper)):
         if isinstance(bound, Tensor):
             check_broadcasts(bound_name, bound, name, x, "a number or a tensor")
+        else:
+            _check.number(bound_name, bound)
     if not _may_hold(operator.le, lower, upper):
         raise ValueError(f"lower: expected at most upper = {upper}, got {lower}")
 
 
 def check_rows(name: str, value: float | Tensor, x: Tensor) -> None:
-    """Raises ValueError unless ``value`` is a number or ``[N]`` beside ``x``."""
+    """Raises TypeError or ValueError unless ``value`` is a number or ``[N]`` beside ``x``."""
     if not isinstance(value, Tensor):
-        return
+        return _check.number(name, value)
     if tuple(value.shape) != (x.shape[0],):
         raise ValueError(f"{name}: expected a number or [N] with N = {x.shape[0]}, got {list(value.shape)}")
     _check.same_device(name, value, "x", x)
+
+
+def check_finite(name: str, value: float | Tensor) -> None:
+    """Raises ValueError if one of the numbers is seen to be infinite or NaN, without asking a device."""
+    if torch.compiler.is_compiling():
+        return
+    if isinstance(value, Tensor):
+        finite = value.device.type != "cpu" or all(map(math.isfinite, value.tolist()))
+    else:
+        finite = math.isfinite(value)
+    if not finite:
+        raise ValueError(f"{name}: expected finite values, got {value}")
 
 
 def check_broadcasts(name: str, value: Tensor, other_name: str, other: Tensor, what: str = "a tensor") -> None:
@@ -87,7 +102,9 @@ def check_broadcasts(name: str, value: Tensor, other_name: str, other: Tensor, w
 
 def _may_hold(relation: Callable[[Any, Any], Any], a: float | Tensor, b: float | Tensor) -> bool:
     """Whether a relation holds, as far as that can be told without asking a device."""
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        return bool(relation(a, b))
     tensors = [value for value in (a, b) if isinstance(value, Tensor)]
-    if tensors and (torch.compiler.is_compiling() or any(value.device.type != "cpu" for value in tensors)):
+    if torch.compiler.is_compiling() or any(value.device.type != "cpu" for value in tensors):
         return True
-    return bool(relation(a, b).all() if tensors else relation(a, b))
+    return bool(relation(a, b).all())

@@ -52,18 +52,36 @@ def check(x: Tensor, branches: int, ids: Tensor | None, sizes: Tensor | None, tr
             )
 
 
+def count(tables: Mapping[str, Tensor | None], sizes: Tensor | None) -> int:
+    """The number of branches B >= 1 that the first table given, or else the sizes, have a row for."""
+    for name, table in tables.items():
+        if table is not None:
+            _check.floating(name, table)
+            if table.dim() == 0 or table.shape[0] == 0:
+                raise ValueError(f"{name}: expected [B, C] with B >= 1, got {list(table.shape)}")
+            return table.shape[0]
+    if sizes is not None and sizes.shape[0] == 0:
+        raise ValueError("branch: expected the size of one branch at least, got none")
+    return 1 if sizes is None else sizes.shape[0]
+
+
 def check_tables(x: Tensor, branches: int, tables: Mapping[str, Tensor | None]) -> None:
-    """Checks that x is ``[N, C, *]`` and that every table given is ``[B, C]``."""
+    """Checks that x is ``[N, C, *]``, every table given ``[B, C]`` and floating, and the running ones of one dtype."""
     _check.floating("x", x)
     if x.dim() < 2:
         raise ValueError(f"x: expected [N, C, *], got {list(x.shape)}")
     for name, table in tables.items():
-        if table is not None and tuple(table.shape) != (branches, x.shape[1]):
+        if table is None:
+            continue
+        _check.floating(name, table)
+        if tuple(table.shape) != (branches, x.shape[1]):
             raise ValueError(
                 f"{name}: expected [B, C] with B = {branches} and C = {x.shape[1]} of x, got {list(table.shape)}"
             )
-        if table is not None:
-            _check.same_device(name, table, "x", x)
+        _check.same_device(name, table, "x", x)
+    mean, var = tables["running_mean"], tables["running_var"]
+    if mean is not None and var is not None and mean.dtype != var.dtype:
+        raise TypeError(f"running_var: expected the dtype of running_mean, {mean.dtype}, got {var.dtype}")
 
 
 def check_recomputed(branches: Tensor | None, recomputed: Tensor | None) -> None:

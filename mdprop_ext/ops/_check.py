@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 from torch import Tensor
 
@@ -16,10 +18,29 @@ def tensor(name: str, value: object) -> None:
 
 def floating(name: str, value: object) -> None:
     """Raises TypeError unless ``value`` is a tensor of a dtype that the kernels know."""
+    if isinstance(value, Tensor) and value.dtype in FLOATING:
+        return
     tensor(name, value)
     assert isinstance(value, Tensor)
-    if value.dtype not in FLOATING:
-        raise TypeError(f"{name}: expected float32, float64, bfloat16 or float16, got {value.dtype}")
+    raise TypeError(f"{name}: expected float32, float64, bfloat16 or float16, got {value.dtype}")
+
+
+def number(name: str, value: object) -> None:
+    """Raises TypeError unless ``value`` is a real number, which a bool is not."""
+    # Asking an abstract class takes longer than all other checks of a number.
+    if type(value) is float or type(value) is int:
+        return
+    # A trace has number types of its own.
+    if isinstance(value, bool) or not (isinstance(value, numbers.Real) or torch.compiler.is_compiling()):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+
+
+def size(name: str, value: object) -> None:
+    """Raises unless ``value`` is an int in [1, 2^31 - 1)."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    if not 1 <= value < 2**31 - 1:
+        raise ValueError(f"{name}: expected at least 1 and less than 2^31 - 1, got {value}")
 
 
 def like(name: str, value: Tensor, other_name: str, other: Tensor) -> None:

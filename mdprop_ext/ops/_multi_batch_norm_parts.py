@@ -49,8 +49,10 @@ class MultiBatchNormBackwardFunction(torch.autograd.Function):
         if sums is not None:
             raise NotImplementedError("multi_batch_norm cannot be differentiated twice with sums of other processes")
         if ids is None:
-            counts = sizes if sizes is not None else torch.tensor([x.shape[0]], device=x.device)
-            ids = torch.arange(len(counts), device=x.device).repeat_interleave(counts.to(x.device))
+            samples = x.shape[0]
+            counts = sizes if sizes is not None else torch.full((1,), samples, device=x.device)
+            # Without the size of the result the host would wait for the sum of the counts.
+            ids = torch.arange(len(counts), device=x.device).repeat_interleave(counts.to(x.device), output_size=samples)
         ids = ids.to(x.device)
         with torch.enable_grad():
             outputs = reference_backward.differentiable_backward(

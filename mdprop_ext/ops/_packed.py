@@ -8,14 +8,6 @@ from torch import Tensor
 from mdprop_ext.ops import _check
 
 
-def check_size(name: str, value: object) -> None:
-    """Raises unless ``value`` is an int in [1, 2^31 - 1)."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-    if not 1 <= value < 2**31 - 1:
-        raise ValueError(f"{name}: expected at least 1 and less than 2^31 - 1, got {value}")
-
-
 def check(name: str, packed: object, bits: int) -> None:
     """Raises unless ``packed`` is int64 ``[N, ceil(bits / 64)]``."""
     _check.tensor(name, packed)

@@ -53,7 +53,7 @@ def hamming_distance(queries: Tensor, codes: Tensor, *, bits: int | None = None)
     if not queries.is_floating_point():
         if bits is None:
             raise TypeError("bits: expected the length of the packed codes, got None")
-        _packed.check_size("bits", bits)
+        _check.size("bits", bits)
         _packed.check_pair(queries, codes, bits)
         return torch.ops.mdprop.hamming_distance(queries, codes, bits)  # type: ignore[no-any-return]
     if bits is not None:

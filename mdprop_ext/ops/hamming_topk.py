@@ -44,8 +44,8 @@ def hamming_topk(
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
-        ValueError: If shapes or devices do not fit, ``k`` or ``bits`` is below 1, or offsets on the CPU are not as
-            above; on other devices, wrong offsets are an error of the device.
+        ValueError: If shapes or devices do not fit, ``k`` or ``bits`` is below 1 or not below 2^31 - 1, or offsets on
+            the CPU are not as above; on other devices, wrong offsets are an error of the device.
 
     Example:
         >>> codes = pack_codes(torch.tensor([[1, 1, 0], [0, 1, 0], [1, 1, 1]]))
@@ -60,8 +60,8 @@ def hamming_topk(
     Reference:
         Harley's and Seal's carry-save counting, in Warren, "Hacker's Delight", 2nd edition, 2012, section 5-1.
     """
-    _packed.check_size("bits", bits)
-    _packed.check_size("k", k)
+    _check.size("bits", bits)
+    _check.size("k", k)
     _packed.check_pair(queries, codes, bits)
     offsets = _groups.split(groups, queries.shape[0], codes.shape[0], queries.device)
     return torch.ops.mdprop.hamming_topk(queries, codes, k, bits, *offsets)  # type: ignore[no-any-return]
@@ -138,7 +138,7 @@ def unpack_codes(packed: Tensor, *, bits: int) -> Tensor:
         >>> unpack_codes(torch.tensor([[5]]), bits=3)
         tensor([[ True, False,  True]])
     """
-    _packed.check_size("bits", bits)
+    _check.size("bits", bits)
     _packed.check("packed", packed, bits)
     return torch.ops.mdprop.unpack_codes(packed, bits)  # type: ignore[no-any-return]
 

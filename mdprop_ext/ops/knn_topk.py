@@ -51,8 +51,8 @@ def knn_topk(
 
     Raises:
         TypeError: If an argument has the wrong type or the dtypes differ.
-        ValueError: If shapes or devices do not fit, ``k`` is below 1, ``metric`` is unknown, or offsets decrease or do
-            not run from 0 to the number of rows (checked for CPU tensors).
+        ValueError: If shapes or devices do not fit, ``k`` is below 1 or not below 2^31 - 1, ``metric`` is unknown,
+            or offsets decrease or do not run from 0 to the number of rows (checked for CPU tensors).
 
     Example:
         >>> points = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
@@ -187,9 +187,6 @@ def _check_arguments(queries: Tensor, points: Tensor, k: int, metric: str) -> No
         raise TypeError(f"points: expected the dtype of queries, {queries.dtype}, got {points.dtype}")
     if points.device != queries.device:
         raise ValueError(f"points: expected the device of queries, {queries.device}, got {points.device}")
-    if not isinstance(k, int) or isinstance(k, bool):
-        raise TypeError(f"k: expected an int, got {type(k).__name__}")
-    if k < 1:
-        raise ValueError(f"k: expected at least 1, got {k}")
+    _check.size("k", k)
     if metric not in METRICS:
         raise ValueError(f"metric: expected one of {METRICS}, got {metric!r}")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdprop_ext.ops import _branches, _check, _multi_batch_norm_parts  # noqa: F401  (registers the other raw ops)
+from mdprop_ext.ops import _branches, _check, _multi_batch_norm_parts, _written  # noqa: F401  (registers raw ops)
 from mdprop_ext.ops._register import register_gradient, register_op
 from mdprop_ext.reference import multi_batch_norm as reference
 
@@ -46,7 +46,8 @@ def multi_batch_norm(
             all branches is ``weight.expand(B, C)``, which sums their gradients.
         bias: ``[B, C]`` or None for zeros.
         running_mean: ``[B, C]``, updated in place in training, or None.
-        running_var: ``[B, C]``, updated in place in training, or None. Needed with ``running_mean`` in evaluation.
+        running_var: ``[B, C]`` of the dtype of ``running_mean``, updated in place in training, or None. Needed with
+            ``running_mean`` in evaluation.
         branch: The branch of each sample: None for branch 0 throughout; int64 ids ``[N]`` in any order, each in
             ``[0, B)``; or the B sizes of a batch that is sorted by branch, as a sequence of ints or an int64 tensor. A
             tensor of length N is read as ids. What is not on the device of x is copied there at each call, for which
@@ -93,6 +94,7 @@ def _update_statistics(
 ) -> None:
     # The kernel updates dense rows of fp32 or fp64; other tables are updated in a copy.
     dense = [t.to(torch.promote_types(t.dtype, torch.float32)).contiguous() for t in (running_mean, running_var)]
+    _written.mark(dense)
     torch.ops.mdprop.multi_batch_norm_update_(
         list(dense[0].unbind()), list(dense[1].unbind()), [], mean, var, count, momentum
     )
@@ -223,8 +225,11 @@ def _check_options(
         raise ValueError("running_mean, running_var: expected both or neither")
     if momentum is None and training and running_mean is not None:
         raise ValueError("momentum: expected a number in [0, 1]; None needs the counters of nn.MultiBatchNorm2d")
-    if momentum is not None and not 0 <= momentum <= 1:
-        raise ValueError(f"momentum: expected a number in [0, 1], got {momentum}")
+    if momentum is not None:
+        _check.number("momentum", momentum)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum: expected a number in [0, 1], got {momentum}")
+    _check.number("eps", eps)
     if not eps >= 0:
         raise ValueError(f"eps: expected a number >= 0, got {eps}")
 
@@ -241,11 +246,10 @@ def _check_tensors(
     training: bool,
 ) -> None:
     tables = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
-    first = next((table for table in tables.values() if table is not None), None)
-    branches = first.shape[0] if first is not None else sizes.shape[0] if sizes is not None else 1
+    branches = _branches.count(tables, sizes)
     _branches.check_tables(x, branches, tables)
     if residual is not None:
         _check.like("residual", residual, "x", x)
-    if ids is not None and first is None:
+    if ids is not None and weight is None and bias is None and running_mean is None:
         raise ValueError("branch: ids [N] need weight or running statistics [B, C], which say how many branches exist")
     _branches.check(x, branches, ids, sizes, training)

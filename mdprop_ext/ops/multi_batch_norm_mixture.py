@@ -37,7 +37,7 @@ def multi_batch_norm_mixture(
         weight: ``[B, C]`` or None for ones; float32 (float64 for float64 x; half types are converted).
         bias: ``[B, C]`` or None for zeros.
         running_mean: ``[B, C]``.
-        running_var: ``[B, C]``.
+        running_var: ``[B, C]`` of the dtype of ``running_mean``.
         probs: ``[N, B]``, the weight of each branch in each sample; any numbers, usually >= 0 with sum 1.
         eps: Added to the variance.
 
@@ -65,6 +65,7 @@ def multi_batch_norm_mixture(
     if probs.shape[1] == 0:
         raise ValueError("probs: expected [N, B] with at least one branch, got B = 0")
     _branches.check_tables(x, probs.shape[1], tables)
+    _check.number("eps", eps)
     if not eps >= 0:
         raise ValueError(f"eps: expected a number >= 0, got {eps}")
     return torch.ops.mdprop.multi_batch_norm_mixture(  # type: ignore[no-any-return]

@@ -7,19 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdprop_ext.ops import _check
+from mdprop_ext.ops import _check, _written
 from mdprop_ext.ops._ball_and_box import (
     BOX_SCHEMA,
     RADIUS_SCHEMA,
     bounds,
     check_ball_and_box,
     check_broadcasts,
+    check_finite,
     check_rows,
     number_or_rows,
     spread,
 )
 from mdprop_ext.ops._register import register_gradient, register_op
 from mdprop_ext.reference.pgd_step import pgd_step as reference_pgd_step
+
+# The tensors that must be apart from what is written, in the order in which a step passes them on.
+_OTHERS = ("x", "grad", "origin", "step", "radius", "lower", "upper", "active", "mask", "out")
 
 
 def pgd_step(
@@ -56,7 +60,7 @@ def pgd_step(
         grad: Like ``x``.
         origin: Like ``x``, the centres of the balls; or uint8 images, whose values count as value / 255.
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
-        step: Length of the step in the norm, for l1 of a single value; a number or ``[N]``.
+        step: Length of the step in the norm, for l1 of a single value; finite, a number or ``[N]``.
         radius: Radius of the ball, >= 0, a number or ``[N]``. Rounded down where the compute dtype cannot hold it.
         lower: Lower bound of the box, a number or a tensor that broadcasts to ``x``.
         upper: Upper bound of the box, likewise.
@@ -64,19 +68,21 @@ def pgd_step(
         mask: Tensor that broadcasts to ``x``. Where it is 0 or False the value of ``x`` stays, and so does the
             velocity; norms, projections and means take the other positions only.
         velocity: Like ``x`` and of its memory format, changed in place to ``decay * velocity + grad / mean|grad|``, the
-            momentum of MI-FGSM, which then replaces ``grad``. A zero or not finite gradient adds nothing.
+            momentum of MI-FGSM, which then replaces ``grad``. A zero or not finite gradient adds nothing. Its memory
+            is shared with no other argument.
         decay: Factor of the velocity.
-        out: Tensor to write the result to, of the shape, device and memory format of ``x``; it may be ``x`` itself.
-            Its dtype is that of ``x``, or bfloat16 or float16 for float32 ``x``. Such a result obeys the ball too, as
-            far as the dtype has values near the origin.
+        out: Tensor to write the result to, of the shape, device and memory format of ``x``; it may be ``x`` itself,
+            and shares memory with nothing else. Its dtype is that of ``x``, or bfloat16 or float16 for float32 ``x``.
+            Such a result obeys the ball too, as far as the dtype has values near the origin.
 
     Returns:
         ``out``, or a new tensor like ``x``; it carries no gradient.
 
     Raises:
-        TypeError: If an argument is not a tensor of the right dtype.
-        ValueError: If shapes, devices or memory formats do not fit, ``norm`` is unknown, ``radius`` is negative or the
-            bounds are crossed.
+        TypeError: If an argument is not a tensor of the right dtype, or not a number.
+        ValueError: If shapes, devices or memory formats do not fit, ``norm`` is unknown, ``step`` is not finite,
+            ``radius`` is negative or the bounds are crossed (checked for numbers and CPU tensors), or ``out`` or
+            ``velocity`` shares memory with another argument or requires a gradient while gradients are recorded.
 
     Example:
         >>> x = torch.full((1, 2), 0.5)
@@ -90,28 +96,22 @@ def pgd_step(
     check_ball_and_box("x", x, norm, radius, lower, upper)
     _check_points(x, grad, origin)
     check_rows("step", step, x)
+    check_finite("step", step)
     _check_choices(x, active, mask)
-    arguments = (
-        x,
-        grad,
-        origin,
-        norm,
-        *number_or_rows(step),
-        *number_or_rows(radius),
-        *bounds(lower, upper, x),
-        active,
-        None if mask is None else spread(mask if mask.dtype == torch.bool else mask != 0, x),
-    )
+    step_number, steps = number_or_rows(step)
+    radius_number, radii = number_or_rows(radius)
+    least, lower_bound, greatest, upper_bound = bounds(lower, upper, x)
+    if mask is not None:
+        mask = spread(mask if mask.dtype == torch.bool else mask != 0, x)
+    numbers = (norm, step_number, steps, radius_number, radii, least, lower_bound, greatest, upper_bound)
     if velocity is None and out is None:
-        return torch.ops.mdprop.pgd_step(*arguments)  # type: ignore[no-any-return]
-    if velocity is not None:
-        _check.like("velocity", velocity, "x", x)
-        _check_layout("velocity", velocity, x)
+        return torch.ops.mdprop.pgd_step(x, grad, origin, *numbers, active, mask)  # type: ignore[no-any-return]
+    read = (grad, origin, steps, radii, lower_bound, upper_bound, active, mask)
+    _check.number("decay", decay)
+    _check_written(velocity, out, x, read)
     if out is None:
         out = _check.empty_like_kernel(x)
-    else:
-        _check_out(out, x)
-    torch.ops.mdprop.pgd_step_out(*arguments, velocity, float(decay), out)
+    torch.ops.mdprop.pgd_step_out(x, grad, origin, *numbers, active, mask, velocity, float(decay), out)
     return out
 
 
@@ -240,17 +240,35 @@ def _check_choices(x: Tensor, active: Tensor | None, mask: Tensor | None) -> Non
         check_broadcasts("mask", mask, "x", x)
 
 
+def _check_written(velocity: Tensor | None, out: Tensor | None, x: Tensor, read: tuple[Tensor | None, ...]) -> None:
+    """Checks what is written against x and what is ``read`` beside it, and tells autograd of it."""
+    memory_format = _check.kernel_memory_format(x)
+    if velocity is not None:
+        _check.like("velocity", velocity, "x", x)
+        _check_layout("velocity", velocity, memory_format)
+    if out is not None:
+        _check_out(out, x)
+        _check_layout("out", out, memory_format)
+    if torch.compiler.is_compiling():
+        return
+    if velocity is not None:
+        _written.check_apart("velocity", velocity, (x, *read, out), _OTHERS)
+    if out is not None:
+        _written.check_apart("out", out, (x, *read), _OTHERS, twin="x")
+    _written.mark([tensor for tensor in (velocity, out) if tensor is not None])
+
+
 def _check_out(out: Tensor, x: Tensor) -> None:
     _check.tensor("out", out)
-    allowed = (x.dtype, torch.bfloat16, torch.float16) if x.dtype == torch.float32 else (x.dtype,)
-    if out.dtype not in allowed:
-        raise TypeError(f"out: expected {' or '.join(map(str, allowed))} for {x.dtype} x, got {out.dtype}")
+    if out.dtype != x.dtype:
+        allowed = (x.dtype, torch.bfloat16, torch.float16) if x.dtype == torch.float32 else (x.dtype,)
+        if out.dtype not in allowed:
+            raise TypeError(f"out: expected {' or '.join(map(str, allowed))} for {x.dtype} x, got {out.dtype}")
     _check_place("out", out, x)
-    _check_layout("out", out, x)
 
 
-def _check_layout(name: str, value: Tensor, x: Tensor) -> None:
-    """Raises ValueError unless ``value`` can be written in place: dense, in the format of the result for ``x``."""
-    memory_format = _check.kernel_memory_format(x)
+def _check_layout(name: str, value: Tensor, memory_format: torch.memory_format) -> None:
+    """Raises ValueError unless ``value`` can be written in place: dense as the result for x, and no gradient due."""
+    _written.check_no_gradient(name, value)
     if not value.is_contiguous(memory_format=memory_format):
         raise ValueError(f"{name}: expected a dense tensor in {memory_format}, got strides {list(value.stride())}")

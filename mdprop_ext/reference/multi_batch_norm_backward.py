@@ -94,7 +94,9 @@ def differentiable_backward(
     g, wide = grad.to(dtype).flatten(2), x.to(dtype).flatten(2)
     if x.dim() == 2:
         g, wide = g.unsqueeze(2), wide.unsqueeze(2)
-    count = torch.bincount(ids, minlength=branches).clamp(min=1).unsqueeze(1) * wide.shape[2]  # [B, 1]
+    # Counted without bincount, which waits for the device to learn the size of its result.
+    samples = ids.new_zeros(branches).index_add(0, ids, torch.ones_like(ids))
+    count = samples.clamp(min=1).unsqueeze(1) * wide.shape[2]  # [B, 1]
 
     def total(values: Tensor) -> Tensor:  # [N, C, S] -> [B, C]
         return torch.zeros_like(mean).index_add(0, ids, values.sum(2))
