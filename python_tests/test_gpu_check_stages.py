@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from op_cases import OP_CASES
 
-from benchmarks.gpu_check import bench, build, process, sanitize, small_calls, tests
+from benchmarks.gpu_check import bench, build, process, tests
 from benchmarks.gpu_check.stages import Context, Deadline, Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,39 +78,6 @@ def test_tests_that_do_not_start_have_failed(tmp_path):
     assert not_pytest.failed == ["pytest did not start: no pytest"]
 
 
-CLEAN = "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n"
-BAD = "========= COMPUTE-SANITIZER\n========= Invalid __global__ write of size 4\n========= ERROR SUMMARY: 2 errors\n"
-RACE = "========= COMPUTE-SANITIZER\n========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n"
-REFUSED = "========= COMPUTE-SANITIZER\n========= Error: Device not supported\n"
-
-
-@pytest.mark.parametrize(
-    ("finished", "calls", "verdict", "outcome"),
-    [
-        (process.Finished(0, CLEAN, 1), 5, "clean", "passed"),
-        (process.Finished(0, RACE, 1), 5, "clean", "passed"),
-        (process.Finished(86, BAD, 1), 5, "2 errors", "failed"),
-        (process.Finished(None, "", 1), 2, "cut off", "cut off"),
-        (process.Finished(None, "", 1), 0, "cut off", "cut off"),
-        (process.Finished(1, REFUSED, 1), 0, "unavailable", "passed"),
-        (process.Finished(-11, "", 1), 3, "clean", "failed"),
-    ],
-)
-def test_the_verdict_on_a_sanitizer(finished, calls, verdict, outcome):
-    report = Report()
-    entries = [{"done": f"call {i}"} for i in range(calls)]
-    assert sanitize.judge("memcheck", finished, entries, 5, report)["verdict"] == verdict
-    assert report.verdict == outcome
-    assert report.unavailable == ({"memcheck": "Error: Device not supported"} if verdict == "unavailable" else {})
-
-
-def test_every_op_has_small_calls():
-    for case in OP_CASES:
-        names = [name for name, _ in small_calls.chosen(case)]
-        assert names, case.name
-        assert len(names) <= 4 * small_calls.MOST_CALLS
-
-
 def test_rows_are_kept_whatever_ends_the_measurement():
     entries = [
         {"planned": ["a", "b", "c", "d"]}, {"ceilings": {"copy_bytes_per_s": 1.0}}, {"started": "a"},
@@ -139,6 +106,25 @@ def test_a_missing_program_of_the_micro_benchmarks_is_a_failure(tmp_path):
     report = Report()
     bench.unknowns(context(tmp_path), report)
     assert "run the build stage first" in report.failed[0]
+
+
+@pytest.mark.parametrize(
+    ("found", "fault"),
+    [
+        ({"copies": [{"exact": True}, {"exact": True}], "bit_products": None}, None),
+        ({"bit_products": [{"exact": True}, {"columns": 128, "exact": False}]}, "bit_products.1: the results are"),
+        ({"a": {"b": [{"exact": None}]}}, "a.b.0: the results are not exact"),
+        ({"rereads": {"error": "no memory"}}, "rereads: no memory"),
+    ],
+)
+def test_a_micro_benchmark_that_is_wrong_anywhere_has_failed(tmp_path, found, fault):
+    program = build.unknowns_program(context(tmp_path))
+    program.write_text(f"#!/bin/sh\necho '{json.dumps(found)}'\n")
+    program.chmod(0o755)
+    report = Report()
+    bench.unknowns(context(tmp_path), report)
+    assert [text.startswith(f"unknowns: {fault}") for text in report.failed] == ([] if fault is None else [True])
+    assert report.details["unknowns"] == found
 
 
 @pytest.mark.parametrize(("capability", "name"), [([9, 0], "9.0a"), ([8, 0], "8.0"), ([12, 0], "12.0")])

@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,19 @@ def unknowns(context: Context, report: Report) -> None:
         report.failed.append(f"unknowns: status {finished.status}: {shortened(finished.tail[-300:])}")
         return
     report.details["unknowns"] = json.loads(finished.output)
-    wrong = [name for name, part in report.details["unknowns"].items() if isinstance(part, dict) and "error" in part]
-    report.failed += [f"unknowns: {name}: {report.details['unknowns'][name]['error']}" for name in wrong]
+    report.failed += [f"unknowns: {fault}" for fault in faults(report.details["unknowns"])]
+
+
+def faults(found: Any, where: str = "") -> Iterator[str]:
+    """Every ``error`` and every result that is not exact, however deep it lies."""
+    parts = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    for name, part in parts:
+        if name == "error":
+            yield f"{where}: {part}"
+        elif name == "exact" and part is not True:
+            yield f"{where}: the results are not exact"
+        else:
+            yield from faults(part, f"{where}.{name}" if where else str(name))
 
 
 def batch_norm_kernels(context: Context, report: Report) -> None:

@@ -17,8 +17,7 @@ import torch._functorch.config
 from benchmarks.gpu_check import cases_attack, cases_norm, cases_search, cases_step
 from benchmarks.gpu_check.launches import back_to_back, kernel_count
 from benchmarks.gpu_check.plan import Planned, interleaved
-from benchmarks.gpu_check.process import append, seconds_told
-from benchmarks.gpu_check.stages import Deadline
+from benchmarks.gpu_check.process import append, deadline_told
 from benchmarks.harness import Case, measure
 from benchmarks.timing import CudaTimer, copy_floor, gemm
 
@@ -80,7 +79,7 @@ def record(planned: Planned) -> bool:
 
 
 def main() -> int:
-    deadline = Deadline(seconds_told(float("inf")))
+    deadline = deadline_told()
     # A backward pass that is timed alone runs many times on one graph, whose buffers it must not give away.
     torch._functorch.config.donated_buffer = False
     planned_cases = list(interleaved(*plans()))

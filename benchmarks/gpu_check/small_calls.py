@@ -14,8 +14,7 @@ from op_case import OpCase, Sample
 from op_cases import OP_CASES
 from op_checks import first, moved, with_gradients
 
-from benchmarks.gpu_check.process import append, seconds_told
-from benchmarks.gpu_check.stages import Deadline
+from benchmarks.gpu_check.process import append, deadline_told
 
 MOST_VALUES = 1 << 14
 MOST_CALLS = 10  # of one op and dtype
@@ -45,7 +44,7 @@ def call(case: OpCase, sample: Sample) -> None:
 
 
 def main() -> int:
-    deadline = Deadline(seconds_told(float("inf")))
+    deadline = deadline_told()
     torch.manual_seed(0)
     rounds = itertools.zip_longest(*([(case, *pair) for pair in chosen(case)] for case in OP_CASES))
     failed = False
