@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_check.stages import Deadline
+from benchmarks.gpu_check.stages import GRACE_S, Deadline
 
 RECORD_VARIABLE = "MDPROP_GPU_CHECK_RECORD"
 END_VARIABLE = "MDPROP_GPU_CHECK_END"
 TAIL = 4000
-GRACE_S = 10.0
 
 
 @dataclass(frozen=True)
