@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_check import bench, build, process, tests
+from benchmarks.gpu_check import bench, build, process, restarts, tests
 from benchmarks.gpu_check.stages import Context, Deadline, Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,22 +78,64 @@ def test_tests_that_do_not_start_have_failed(tmp_path):
     assert not_pytest.failed == ["pytest did not start: no pytest"]
 
 
+def runs(entries: list[dict], status: int | None, **crashes: int) -> restarts.Runs:
+    program = restarts.Program([], "planned", "ended", 4)
+    return restarts.Runs(entries, process.Finished(status, "abort", 9), crashes, 1, program)
+
+
 def test_rows_are_kept_whatever_ends_the_measurement():
     entries = [
         {"planned": ["a", "b", "c", "d"]}, {"ceilings": {"copy_bytes_per_s": 1.0}}, {"started": "a"},
-        {"row": {"op": "pgd_step", "case": "a"}, "absent": {"compile": "no compiler"}}, {"started": "b"},
-        {"failed": "b", "message": "another result"}, {"started": "c"},
+        {"row": {"op": "pgd_step", "case": "a"}, "absent": {"compile": "no compiler"}}, {"ended": "a"},
+        {"started": "b"}, {"failed": "b", "message": "another result"}, {"ended": "b"}, {"started": "c"},
     ]  # fmt: skip
     report = Report()
-    bench.enter_tables(report, entries, process.Finished(None, "", 9))
+    bench.enter_tables(report, runs(entries, None))
     assert [row["case"] for row in report.details["rows"]] == ["a"]
     assert report.details["absent"] == {"pgd_step a": {"compile": "no compiler"}}
     assert report.details["ceilings"] == {"copy_bytes_per_s": 1.0}
     assert report.failed == ["b: another result"]
-    assert report.cut_off == ["d", "c: ended with None"]
+    assert report.cut_off == ["c", "d"]
     crashed = Report()
-    bench.enter_tables(crashed, entries[:3], process.Finished(-6, "abort", 9))
-    assert crashed.failed == ["a: ended with -6"]
+    bench.enter_tables(crashed, runs(entries[:3], -6, a=-6))
+    assert crashed.failed == ["a: the process ended with -6"]
+    silent = Report()
+    bench.enter_tables(silent, runs([], 1))
+    assert silent.failed == ["tables: status 1: abort"]
+
+
+MEASUREMENT = """
+import os, sys
+from benchmarks.gpu_check.process import append, read_own_record
+from benchmarks.gpu_check.restarts import started
+names = ["a", "lost", "b", "dead", "c"]
+seen = started(read_own_record())
+if not seen:
+    append({"planned": names})
+for name in names:
+    if name in seen:
+        continue
+    append({"started": name})
+    if name == "dead":
+        os._exit(9)
+    append({"failed": name, "message": "illegal access"} if name == "lost" else {"row": {"op": "op", "case": name}})
+    append({"ended": name})
+    if name == "lost":
+        sys.exit(1)
+"""
+
+
+def test_rows_behind_a_case_that_breaks_the_card_are_measured_by_another_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "module", lambda name: [sys.executable, "-c", MEASUREMENT])
+    report = Report()
+    bench.tables(context(tmp_path), report)
+    assert [row["case"] for row in report.details["rows"]] == ["a", "b", "c"]
+    assert report.failed == ["lost: illegal access", "dead: the process ended with 9"]
+    assert (report.cut_off, report.details["processes"]) == ([], 3)
+    monkeypatch.setattr(bench, "MOST_PROCESSES", 2)
+    report = Report()
+    bench.tables(context(tmp_path), report)
+    assert (report.cut_off, report.details["processes"]) == (["c"], 2)
 
 
 def test_tables_are_not_measured_with_a_module_that_was_not_built(tmp_path):

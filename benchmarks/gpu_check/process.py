@@ -109,6 +109,12 @@ def read_record(record: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def read_own_record() -> list[dict[str, Any]]:
+    """What this program, or one before it that was to do the same, has recorded."""
+    path = os.environ.get(RECORD_VARIABLE)
+    return [] if path is None else read_record(Path(path))
+
+
 def deadline_told() -> Deadline:
     """When this program was told to end: its imports count, since the clock is that of the program that started it."""
     return Deadline(float(os.environ.get(END_VARIABLE, "inf")) - time.monotonic())

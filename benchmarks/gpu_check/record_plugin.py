@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.gpu_check.card import card_is_lost
 from benchmarks.gpu_check.process import RECORD_VARIABLE, append, deadline_told, read_record
+from benchmarks.gpu_check.restarts import started
 
 
 class Recorder:
@@ -20,7 +21,7 @@ class Recorder:
 
     def __init__(self, record: Path) -> None:
         self._deadline = deadline_told()
-        self._seen = {entry["started"] for entry in read_record(record) if "started" in entry}
+        self._seen = started(read_record(record))
         self._session: pytest.Session | None = None
         self._failed = False
 

@@ -14,6 +14,7 @@ from op_case import OpCase, Sample
 from op_cases import OP_CASES
 from op_checks import first, moved, with_gradients
 
+from benchmarks.gpu_check.card import card_is_lost
 from benchmarks.gpu_check.process import append, deadline_told
 
 MOST_VALUES = 1 << 14
@@ -60,6 +61,8 @@ def main() -> int:
         except Exception as error:  # a call that raises must not hide the next ones
             failed = True
             append({"failed": name, "message": f"{type(error).__name__}: {error}".partition("\n")[0]})
+            if card_is_lost():  # but after this one they would all raise
+                break
     return 1 if failed else 0
 
 
