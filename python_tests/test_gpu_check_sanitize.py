@@ -10,6 +10,7 @@ import pytest
 from op_cases import OP_CASES
 
 from benchmarks.gpu_check import process, sanitize, small_calls
+from benchmarks.gpu_check.route_calls import route_calls
 from benchmarks.gpu_check.stages import Context, Deadline, Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +57,22 @@ def test_every_op_has_small_calls():
         names = [name for name, _ in small_calls.chosen(case)]
         assert names, case.name
         assert len(names) <= 4 * small_calls.MOST_CALLS
+
+
+ROUTES = route_calls("cpu")
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_the_call_of_a_route_is_a_right_one(name):
+    ROUTES[name]()
+
+
+def test_routes_are_called_before_samples(monkeypatch):
+    monkeypatch.setattr(small_calls, "route_calls", lambda device: {f"route on {device}": dict})
+    names = [name for name, _ in small_calls.calls()]
+    assert names[0] == "route on cuda"
+    assert len(names) > len(OP_CASES)
+    assert len(set(names)) == len(names)
 
 
 def stage(folder: Path, seconds: float, monkeypatch: pytest.MonkeyPatch) -> Report:

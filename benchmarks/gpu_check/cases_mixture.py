@@ -25,24 +25,26 @@ def case(dtype: torch.dtype, shape: tuple[int, ...] = SHAPE, device: str = "cuda
     """The tensors and peers of the row."""
     torch.manual_seed(0)
     x = torch.randn(shape, device=device).to(dtype)
-    tables = [torch.rand(BRANCHES, shape[1], device=device) + 0.5 for _ in range(4)]
+    weight, bias, mean, var = (torch.rand(BRANCHES, shape[1], device=device) + 0.5 for _ in range(4))
     probs = torch.rand(shape[0], BRANCHES, device=device).softmax(1)
     compiled_reference = compiled(reference)
 
     def figures() -> dict[str, float]:
         few = slice(CHECKED_SAMPLES)
-        exact = reference(x[few].double(), *(table.double() for table in tables), probs[few].double())
-        return {"max_error": max_error(ops.multi_batch_norm_mixture(x, *tables, probs)[few], exact)}
+        parts = x[few], weight, bias, mean, var, probs[few]
+        a, b, c, d, e, f = (part.double() for part in parts)
+        exact = reference(a, b, c, d, e, f)
+        return {"max_error": max_error(ops.multi_batch_norm_mixture(x, weight, bias, mean, var, probs)[few], exact)}
 
     return Case(
         op="multi_batch_norm_mixture",
         case=LABEL,
         dtype=name_of(dtype),
         device=device,
-        ours=lambda: ops.multi_batch_norm_mixture(x, *tables, probs),
+        ours=lambda: ops.multi_batch_norm_mixture(x, weight, bias, mean, var, probs),
         peers={
-            "reference": lambda: reference(x, *tables, probs),
-            "compile": lambda: compiled_reference(x, *tables, probs),
+            "reference": lambda: reference(x, weight, bias, mean, var, probs),
+            "compile": lambda: compiled_reference(x, weight, bias, mean, var, probs),
         },
         check=near(2e-2),
         work=x.numel(),

@@ -18,8 +18,10 @@ from mdprop_ext import ops
 from mdprop_ext.reference.multi_batch_norm import multi_batch_norm as reference
 
 # Layers of a ResNet-50 at 224 x 224, of a CIFAR network, of an embedding head and of a video network.
-RESNET = ((64, 256, 56, 56), (64, 64, 112, 112), (256, 512, 28, 28), (64, 1024, 14, 14), (64, 2048, 7, 7))
-RESNET += ((64, 64, 56, 56),)
+RESNET = (
+    *((64, 256, 56, 56), (64, 64, 112, 112), (256, 512, 28, 28)),
+    *((64, 1024, 14, 14), (64, 2048, 7, 7), (64, 64, 56, 56)),
+)
 LARGE = ((256, 64, 112, 112), (256, 256, 56, 56))
 CIFAR = ((128, 64, 32, 32), (8, 16, 32, 32))
 OTHERS = ((4096, 512), (8, 64, 16, 56, 56))

@@ -112,10 +112,10 @@ def knn_case(row: Search, device: str = "cuda") -> Case:
     torch.manual_seed(0)
     queries, points = (torch.randn(rows, row.dim, device=device).to(row.dtype) for rows in (row.queries, row.points))
     # Products of bfloat16 are not exact enough for distances: the peers get what they need beforehand.
-    wide = [rows.float() if row.dtype == torch.bfloat16 else rows for rows in (queries, points)]
-    peers: dict[str, Any] = {"mm_topk": lambda: mm_topk(*wide, row.k, row.metric), "reference": None}
+    a, b = (rows.float() if row.dtype == torch.bfloat16 else rows for rows in (queries, points))
+    peers: dict[str, Any] = {"mm_topk": lambda: mm_topk(a, b, row.k, row.metric), "reference": None}
     if row.metric == "sqeuclidean" and row.dtype != torch.float64:
-        peers |= {"faiss": deferred(faiss_knn, *wide, row.k), "cuvs": deferred(cuvs_knn, *wide, row.k)}
+        peers |= {"faiss": deferred(faiss_knn, a, b, row.k), "cuvs": deferred(cuvs_knn, a, b, row.k)}
     if row.queries * row.points <= REFERENCE_PAIRS:
         peers["reference"] = lambda: knn_reference(queries, points, row.k, metric=row.metric)
     few = row.queries <= FEW_QUERIES

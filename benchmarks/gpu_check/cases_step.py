@@ -82,7 +82,7 @@ def inputs_of(shape: tuple[int, ...], kind: str, dtype: torch.dtype, device: str
 
 def least_bytes(args: tuple[Tensor, ...], options: dict[str, Any], kind: str) -> int:
     """Points, gradients and origins read, the result written; a velocity is read and written."""
-    result = options.get("out", args[0])
+    result: Tensor = options.get("out", args[0])
     return sum(tensor.nbytes for tensor in (*args, result)) + ("momentum" in kind) * 2 * args[0].nbytes
 
 
@@ -102,11 +102,14 @@ def case(shape: tuple[int, ...], kind: str, dtype: torch.dtype, device: str = "c
 
     def figures() -> dict[str, float]:
         few = slice(CHECKED_SAMPLES)
-        first = {name: value[few] if isinstance(value, Tensor) else value for name, value in options.items()}
+        first: dict[str, Any] = {
+            name: value[few] if isinstance(value, Tensor) else value for name, value in options.items()
+        }
         first.pop("out", None)
         origin = args[2] if args[2].dtype == torch.uint8 else args[2].double()
-        own = {"velocity": torch.ones_like(x[few], dtype=torch.float64)} if "momentum" in kind else {}
-        exact = reference(x[few].double(), args[1][few].double(), origin[few], **first, **own)
+        if "momentum" in kind:
+            first["velocity"] = torch.ones_like(x[few], dtype=torch.float64)
+        exact = reference(x[few].double(), args[1][few].double(), origin[few], **first)
         result = bound(ops.pgd_step)()
         return {
             "max_error": max_error(result[few], exact),

@@ -44,7 +44,9 @@ class Runs:
     @property
     def not_started(self) -> list[str]:
         """The listed names that were not, in their order."""
-        listed = next((entry[self.program.listed] for entry in self.entries if self.program.listed in entry), [])
+        listed: list[str] = next(
+            (entry[self.program.listed] for entry in self.entries if self.program.listed in entry), []
+        )
         return [name for name in listed if name not in self.started]
 
     @property
