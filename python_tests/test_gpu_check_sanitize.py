@@ -95,6 +95,16 @@ def test_a_complaint_before_the_time_is_up_is_a_failure(tmp_path, monkeypatch):
     assert not report.cut_off
 
 
+def test_a_call_that_hangs_without_a_tool_is_told(tmp_path, monkeypatch):
+    calls = "from benchmarks.gpu_check.process import append; append({'done': 'one'}); import time; time.sleep(60)"
+    monkeypatch.setattr(process, "GRACE_S", 0.5)
+    monkeypatch.setattr(sanitize, "CALLS", [sys.executable, "-c", calls])
+    monkeypatch.setattr(sanitize, "find_sanitizer", lambda: None)
+    report = sanitize.run(Context(ROOT, tmp_path, {}, Deadline(6)))
+    assert report.cut_off == ["without a tool: 1 calls ended, the next one did not"]
+    assert set(report.unavailable) == set(sanitize.TOOLS)
+
+
 def test_no_tool_starts_without_time(tmp_path, monkeypatch):
     report = stage(tmp_path, sanitize.LEAST_SECONDS, monkeypatch)  # the calls without a tool take some of it
     assert report.cut_off == [f"{tool}: 1 of 1 calls" for tool in sanitize.TOOLS]

@@ -109,6 +109,7 @@ import os, sys
 from benchmarks.gpu_check.process import append, read_own_record
 from benchmarks.gpu_check.restarts import started
 names = ["a", "lost", "b", "dead", "c"]
+row = lambda name: {"op": "op", "case": name, "dtype": "float32", "floor_fraction": None}
 seen = started(read_own_record())
 if not seen:
     append({"planned": names})
@@ -118,7 +119,7 @@ for name in names:
     append({"started": name})
     if name == "dead":
         os._exit(9)
-    append({"failed": name, "message": "illegal access"} if name == "lost" else {"row": {"op": "op", "case": name}})
+    append({"failed": name, "message": "illegal access"} if name == "lost" else {"row": row(name)})
     append({"ended": name})
     if name == "lost":
         sys.exit(1)
@@ -136,6 +137,31 @@ def test_rows_behind_a_case_that_breaks_the_card_are_measured_by_another_process
     report = Report()
     bench.tables(context(tmp_path), report)
     assert (report.cut_off, report.details["processes"]) == (["c"], 2)
+
+
+def row(case: str, fraction: float | None, dtype: str = "float32") -> dict:
+    return {"op": "op", "case": case, "dtype": dtype, "floor_fraction": fraction}
+
+
+def test_a_row_that_became_slower_than_the_committed_one_has_failed(tmp_path, monkeypatch):
+    known = [row("a", 0.9), row("b", 0.9), row("c", None), row("d", 0.9), row("e", 0.9)]
+    for name, gpu, rows in (("one", "Big Card", known), ("other", "Small Card", [row("f", 0.99)])):
+        folder = tmp_path / "benchmarks/results" / name
+        folder.mkdir(parents=True)
+        (folder / "bench.json").write_text(json.dumps({"machine": {"gpu": gpu}, "rows": rows}))
+    now = [row("a", 0.84), row("b", 0.86), row("c", 0.1), row("d", 0.1, "float64"), row("e", None), row("f", 0.5)]
+    program = "from benchmarks.gpu_check.process import append\nappend({'planned': []})\n"
+    program += "".join(f"append({{'row': {entry}}})\n" for entry in now)
+    monkeypatch.setattr(
+        bench, "module", lambda name: [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(ROOT)!r}]\n{program}"]
+    )
+    report = Report()
+    bench.tables(Context(tmp_path, tmp_path, {"gpu": "Big Card"}, Deadline(60)), report)
+    assert report.failed == ["op a float32: 0.84 of the floor, the committed results say 0.90"]
+    assert report.details["compared_rows"] == 5
+    report = Report()
+    bench.tables(Context(tmp_path, tmp_path, {"gpu": "New Card"}, Deadline(60)), report)
+    assert (report.verdict, report.details["compared_rows"]) == ("passed", 0)
 
 
 def test_tables_are_not_measured_with_a_module_that_was_not_built(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_check.build import unknowns_program
+from benchmarks.gpu_check.gate import committed, drops
 from benchmarks.gpu_check.process import read_record, run_limited, run_recorded
 from benchmarks.gpu_check.restarts import Program, Runs, run_to_the_end
 from benchmarks.gpu_check.stages import PASSED, Context, Report, shortened
@@ -80,12 +81,15 @@ def batch_norm_kernels(context: Context, report: Report) -> None:
 
 
 def tables(context: Context, report: Report) -> None:
-    """Measures the ops, unless what lies in the checkout is not what it says."""
+    """Measures the ops, unless what lies in the checkout is not what it says, and compares with committed results."""
     if context.verdicts.get("build", PASSED) != PASSED:
         report.failed.append(f"tables: not measured: build {context.verdicts['build']}")
         return
     program = Program(module("measure"), "planned", "ended", MOST_PROCESSES)
+    known = committed(context.root / "benchmarks/results", context.facts.get("gpu"))  # which this run may replace
     enter_tables(report, run_to_the_end(program, context, ONLY_KERNELS))
+    report.details["compared_rows"] = len(known)
+    report.failed += drops(report.details["rows"], known)
 
 
 def module(name: str) -> list[str]:

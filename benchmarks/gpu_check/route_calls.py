@@ -48,6 +48,14 @@ def norm(shape: tuple[int, ...], device: str, *, how: str = "", dtype: torch.dty
     torch.autograd.grad(y, inputs, torch.randn_like(y))
 
 
+def halves(device: str) -> None:
+    """Statistics and sums of multi_batch_norm apart, as several processes exchange them."""
+    x, sizes = torch.randn(4, 2, 96, 96, device=device), torch.tensor([2, 2], device=device)
+    moments = torch.ops.mdprop.multi_batch_norm_statistics(x, 2, None, sizes)
+    mean, var, _ = torch.ops.mdprop.multi_batch_norm_merge(torch.stack([moments, moments]), x.dtype)
+    torch.ops.mdprop.multi_batch_norm_backward_sums(x, x, None, None, mean, var, None, None, sizes, 1e-5, None)
+
+
 def mixture(device: str) -> None:
     """multi_batch_norm_mixture, forward and backward."""
     x = torch.randn(4, 8, 16, 16, device=device, requires_grad=True)
@@ -106,6 +114,7 @@ def route_calls(device: str) -> dict[str, Callable[[], None]]:
         ),
         "multi_batch_norm planes, resident": partial(norm, (4, 8, 16, 16), device, how="ids fused"),
         "multi_batch_norm rows, resident": partial(norm, (4, 8, 8, 8), device, how="rows fused"),
+        "multi_batch_norm in halves": partial(halves, device),
         "multi_batch_norm evaluation": partial(norm, (4, 8, 16, 16), device, how="eval"),
         "knn_topk filter, several ranges": partial(knn, SEARCH, 10, device),
         "knn_topk filter, wide blocks": partial(knn, (1024, 2048, 16), 10, device),
