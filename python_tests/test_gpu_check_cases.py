@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from functools import partial
 
 import pytest
 import torch
 
 from benchmarks import harness
-from benchmarks.gpu_check import cases_mixture, cases_norm, cases_search, cases_step, measure, plan
+from benchmarks.gpu_check import cases_mixture, cases_norm, cases_search, cases_step, measure, plan, process
 from benchmarks.quotes import GPU_QUOTES
 
 SINGLE, HALF, DOUBLE = torch.float32, torch.bfloat16, torch.float64
@@ -80,6 +81,19 @@ def test_every_row_has_a_name_of_its_own_and_every_quote_a_row():
     assert len({row.name for row in rows}) == len(rows)
     known = {(row.op, row.case, row.dtype) for row in rows}
     assert [quote for quote in GPU_QUOTES if (quote.op, quote.case, quote.dtype) not in known] == []
+
+
+def test_a_case_whose_library_is_absent_is_unavailable_and_one_that_raises_has_failed(tmp_path, monkeypatch):
+    def build(error):
+        raise error
+
+    monkeypatch.setenv(process.RECORD_VARIABLE, str(tmp_path / "record"))
+    for error in (ModuleNotFoundError("No module named 'timm'"), OSError("no memory")):
+        measure.record(plan.Planned("attack", "case", "float32", partial(build, error)), compiles=True)
+    assert process.read_own_record() == [
+        {"unavailable": "attack case float32", "message": "No module named 'timm'"},
+        {"failed": "attack case float32", "message": "OSError: no memory"},
+    ]
 
 
 def test_few_rows_are_compiled_and_all_that_are_quoted():

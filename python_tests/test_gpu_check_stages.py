@@ -88,6 +88,7 @@ def test_rows_are_kept_whatever_ends_the_measurement():
         {"planned": ["a", "b", "c", "d"]}, {"ceilings": {"copy_bytes_per_s": 1.0}}, {"started": "a"},
         {"row": {"op": "pgd_step", "case": "a"}, "absent": {"compile": "no compiler"}}, {"ended": "a"},
         {"started": "b"}, {"failed": "b", "message": "another result"}, {"ended": "b"}, {"started": "c"},
+        {"unavailable": "c", "message": "no timm"},
     ]  # fmt: skip
     report = Report()
     bench.enter_tables(report, runs(entries, None))
@@ -96,6 +97,7 @@ def test_rows_are_kept_whatever_ends_the_measurement():
     assert report.details["ceilings"] == {"copy_bytes_per_s": 1.0}
     assert report.failed == ["b: another result"]
     assert report.cut_off == ["c", "d"]
+    assert report.unavailable == {"c": "no timm"}
     crashed = Report()
     bench.enter_tables(crashed, runs(entries[:3], -6, a=-6))
     assert crashed.failed == ["a: the process ended with -6"]

@@ -105,6 +105,7 @@ def enter_tables(report: Report, runs: Runs) -> None:
 
     rows, failed, finished = values("row"), [entry for entry in runs.entries if "failed" in entry], runs.finished
     report.failed += [f"{entry['failed']}: {entry['message']}" for entry in failed]
+    report.unavailable |= {entry["unavailable"]: entry["message"] for entry in runs.entries if "unavailable" in entry}
     report.failed += [f"{name}: the process ended with {status}" for name, status in runs.crashes.items()]
     report.cut_off += runs.interrupted + runs.not_started
     unexplained = not failed and not runs.crashes and finished.status is not None
