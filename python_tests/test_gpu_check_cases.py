@@ -96,6 +96,25 @@ def test_a_case_whose_library_is_absent_is_unavailable_and_one_that_raises_has_f
     ]
 
 
+def test_a_measurement_goes_on_behind_the_case_that_lost_the_card(tmp_path, monkeypatch):
+    names = ["op a float32", "op b float32", "op c float32"]
+    lost = [False, True, False]
+    monkeypatch.setenv(process.RECORD_VARIABLE, str(tmp_path / "record"))
+    monkeypatch.setattr(measure, "plans", lambda: ([plan.Planned("op", case, "float32", dict) for case in "abc"],))
+    monkeypatch.setattr(measure, "ceilings", dict)
+    monkeypatch.setattr(measure, "record", lambda planned, compiles: process.append({"row": planned.name}) or True)
+    monkeypatch.setattr(measure, "card_is_lost", lambda: lost.pop(0))
+    assert measure.main() == 1
+    entries = process.read_own_record()
+    assert entries[0] == {"planned": names}
+    assert [entry["row"] for entry in entries if "row" in entry] == names[:2]
+    assert measure.main() == 0
+    entries = process.read_own_record()
+    assert [entry["row"] for entry in entries if "row" in entry] == names
+    assert [entry["ended"] for entry in entries if "ended" in entry] == names
+    assert sum("planned" in entry for entry in entries) == 1
+
+
 def test_few_rows_are_compiled_and_all_that_are_quoted():
     rows = planned()
     names = plan.rows_to_compile(rows)
