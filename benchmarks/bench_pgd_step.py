@@ -16,7 +16,7 @@ SHAPES = ((64, 1, 28, 28), (128, 3, 32, 32), (16, 3, 224, 224), (64, 3, 224, 224
 QUICK = (128, 3, 32, 32)
 
 
-def eager(x: Tensor, grad: Tensor, origin: Tensor, *, norm: str, step: float, radius: float) -> Tensor:
+def eager(x: Tensor, grad: Tensor, origin: Tensor, *, norm: str, step: float, radius: Any) -> Tensor:
     """What attack libraries do: small kernels that ignore rounding at the surface of the ball; for l1 a sort."""
     if norm == "linf":
         moved = x + step * grad.sign()

@@ -26,7 +26,8 @@ class Case:
 
     ``check(ours, theirs)`` raises if a peer's result is not equal; ``work`` and ``unit`` give the rate. The floor is a
     copy of ``least_bytes``, the traffic that none of them can avoid, or on a card a bf16 matrix product of
-    ``least_flops``, whichever is given.
+    ``least_flops``, whichever is given. ``figures`` gives more columns, such as the error of our result; it is called
+    outside of timing.
     """
 
     op: str
@@ -41,6 +42,7 @@ class Case:
     quick: bool = False
     device: str = "cpu"
     least_flops: float = 0.0
+    figures: Callable[[], dict[str, float]] = dict
 
 
 @dataclass
@@ -64,8 +66,14 @@ class Row:
     machine: dict[str, Any] = field(default_factory=dict)
 
 
-def measure(case: Case, *, seconds: float = 2.0, at_least: int = 9) -> Row:
-    """Checks the peers of a case, times all in turn, and returns the row."""
+SHORT_S = 5e-3  # a call below that is a short one
+
+
+def measure(case: Case, *, seconds: float = 2.0, at_least: int = 9, at_least_short: int = 9) -> Row:
+    """Checks the peers of a case, times all in turn, and returns the row.
+
+    Rounds go on for so many seconds, and until there are ``at_least``, of short calls ``at_least_short``.
+    """
     ours = case.ours()
     peers = {name: peer for name, peer in case.peers.items() if peer is not None}
     for name, peer in peers.items():
@@ -83,7 +91,9 @@ def measure(case: Case, *, seconds: float = 2.0, at_least: int = 9) -> Row:
         floor_share = case.least_flops / flops
     times: dict[str, list[float]] = {name: [] for name in runners}
     start = time.perf_counter()
-    while len(times["ours"]) < at_least or time.perf_counter() - start < seconds:
+    while time.perf_counter() - start < seconds or len(times["ours"]) < rounds_wanted(
+        times["ours"], at_least, at_least_short
+    ):
         for name, runner in runners.items():
             times[name].append(seconds_of(runner))
         if time.perf_counter() - start > 20 * seconds:
@@ -112,6 +122,11 @@ def measure(case: Case, *, seconds: float = 2.0, at_least: int = 9) -> Row:
         },
         machine=machine(),
     )
+
+
+def rounds_wanted(times: list[float], at_least: int, at_least_short: int) -> int:
+    """How many rounds there must be, by the seconds of our calls so far."""
+    return max(at_least, at_least_short) if times and statistics.median(times) < SHORT_S else at_least
 
 
 def machine() -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.quotes import CPU_MACHINE, GPU_QUOTES, QUOTES, Quote
 
 ROOT = Path(__file__).resolve().parent.parent
-OPS = ("multi_batch_norm", "pgd_step", "hamming_topk", "knn_topk")
+OPS = ("multi_batch_norm", "multi_batch_norm_mixture", "pgd_step", "hamming_topk", "knn_topk")
 ABSENT = "\N{EN DASH}"
 NO_GPU = "No GPU has been measured yet."
 PEERS = {"addmm_topk": "tiled"}  # what a table calls a peer, where that differs
@@ -130,13 +130,16 @@ def full_table(rows: list[Row], op: str, time: Callable[[float], str] = signific
         return ""
     peers = list(dict.fromkeys(name for row in rows for name in row["ratio"]))
     floor = any(row["floor_fraction"] is not None for row in rows)
-    heads = ["case", "dtype", "ours, ms", *(["of floor"] if floor else []), *(PEERS.get(name, name) for name in peers)]
+    errors = any("max_error" in row for row in rows)
+    heads = ["case", "dtype", "ours, ms", *(["of floor"] if floor else []), *(["error"] if errors else [])]
+    heads += [PEERS.get(name, name) for name in peers]
     lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)]]
     for row in rows:
         share = row["floor_fraction"]
         cells = [row["case"], row["dtype"], time(row["ours_s"])]
         cells += [ABSENT if share is None else f"{share:.2f}"] if floor else []
         ratios = [row["ratio"].get(name) for name in peers]
+        cells += [f"{row['max_error']:.0e}" if "max_error" in row else ABSENT] if errors else []
         lines.append([*cells, *(ABSENT if ratio is None else f"{ratio:.2f} x" for ratio in ratios)])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu_check import machine, process
-from benchmarks.gpu_check.__main__ import STAGES, selected
-from benchmarks.gpu_check.stages import Context, Report, Stage, exit_status, run_stages, write_json
+from benchmarks.gpu_check.__main__ import STAGES, TOTAL_S, selected
+from benchmarks.gpu_check.stages import GRACE_S, Context, Deadline, Report, Stage, exit_status, run_stages, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,9 +29,17 @@ def run(folder: Path, *stages: Stage) -> tuple[dict[str, str], dict[str, dict], 
 
 
 def test_stages_are_chosen_in_their_own_order_with_their_budgets():
-    assert [stage.name for stage in selected("bench, build", [])] == ["build", "bench"]
-    assert [stage.seconds for stage in selected("test,build", ["test=7"])] == [STAGES[0].seconds, 7]
-    assert sum(stage.seconds for stage in STAGES) + process.GRACE_S * len(STAGES) <= 600
+    def chosen(names, *budgets):
+        stages, total = selected(names, budgets)
+        return {stage.name: stage.seconds for stage in stages}, total
+
+    assert list(chosen("bench, build")[0]) == ["build", "bench"]
+    assert chosen("test,build", "test=7") == ({"build": STAGES[0].seconds, "test": 7}, TOTAL_S)
+    assert chosen("bench") == ({"bench": TOTAL_S}, TOTAL_S)  # the last one takes what is left
+    assert chosen("build,bench", "bench=900") == ({"build": 150, "bench": 900}, 1050)
+    assert chosen("build,bench", "build=200") == ({"build": 200, "bench": TOTAL_S}, TOTAL_S)
+    assert sum(stage.seconds for stage in STAGES) <= TOTAL_S
+    assert TOTAL_S + GRACE_S <= 590  # what is left is for ending programs
     for names, budgets, message in (
         ("build,other", [], "unknown stage 'other': expected some of build,test,sanitize,bench"),
         ("", [], "unknown stage ''"),
@@ -98,6 +106,34 @@ def test_a_stage_that_fails_is_recorded_and_the_next_ones_run_where_they_can(tmp
     assert files["dependent"]["failed"] == ["not run: broken failed"]
     assert "OSError: the disk is full" in lines[0]
     assert exit_status(verdicts) == 1
+
+
+def test_stages_share_one_clock(tmp_path):
+    lefts = []
+
+    def slow(given: Context) -> Report:
+        lefts.append(given.deadline.left())
+        time.sleep(1)
+        return Report()
+
+    stages = [Stage("a", 0.9, slow), Stage("b", 50, slow), Stage("c", 50, slow)]
+    verdicts = run_stages(
+        stages, root=ROOT, out=tmp_path / "out", work=tmp_path, facts={}, clock=Deadline(GRACE_S + 1.9)
+    )
+    assert verdicts == {"a": "passed", "b": "passed", "c": "cut off"}
+    assert lefts[0] <= 0.9
+    assert 0 < lefts[1] <= 0.9
+    content = json.loads((tmp_path / "out/c.json").read_text())
+    assert content["cut_off"] == ["the whole stage: no time was left for it"]
+    assert content["budget_s"] == 0
+
+
+def test_a_torch_that_does_not_answer_is_no_card(monkeypatch):
+    monkeypatch.setattr(machine, "QUESTION", "import time; time.sleep(30)")
+    monkeypatch.setattr(machine, "TIMEOUT_S", 0.2)
+    facts = machine.facts_of_torch()
+    assert (facts["cuda_available"], facts["error"]) == (False, "it gave no answer within 0 s")
+    assert machine.obstacle(["Big Card"], facts)[1] == 1
 
 
 def test_exit_status_tells_failure_from_lack_of_time():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from op_cases import OP_CASES
 
-from benchmarks.gpu_check import bench, build, process, sanitize, small_calls, tests
+from benchmarks.gpu_check import bench, build, process, restarts, tests
 from benchmarks.gpu_check.stages import Context, Deadline, Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,55 +78,92 @@ def test_tests_that_do_not_start_have_failed(tmp_path):
     assert not_pytest.failed == ["pytest did not start: no pytest"]
 
 
-CLEAN = "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n"
-BAD = "========= COMPUTE-SANITIZER\n========= Invalid __global__ write of size 4\n========= ERROR SUMMARY: 2 errors\n"
-RACE = "========= COMPUTE-SANITIZER\n========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n"
-REFUSED = "========= COMPUTE-SANITIZER\n========= Error: Device not supported\n"
-
-
-@pytest.mark.parametrize(
-    ("finished", "calls", "verdict", "outcome"),
-    [
-        (process.Finished(0, CLEAN, 1), 5, "clean", "passed"),
-        (process.Finished(0, RACE, 1), 5, "clean", "passed"),
-        (process.Finished(86, BAD, 1), 5, "2 errors", "failed"),
-        (process.Finished(None, "", 1), 2, "cut off", "cut off"),
-        (process.Finished(None, "", 1), 0, "cut off", "cut off"),
-        (process.Finished(1, REFUSED, 1), 0, "unavailable", "passed"),
-        (process.Finished(-11, "", 1), 3, "clean", "failed"),
-    ],
-)
-def test_the_verdict_on_a_sanitizer(finished, calls, verdict, outcome):
-    report = Report()
-    entries = [{"done": f"call {i}"} for i in range(calls)]
-    assert sanitize.judge("memcheck", finished, entries, 5, report)["verdict"] == verdict
-    assert report.verdict == outcome
-    assert report.unavailable == ({"memcheck": "Error: Device not supported"} if verdict == "unavailable" else {})
-
-
-def test_every_op_has_small_calls():
-    for case in OP_CASES:
-        names = [name for name, _ in small_calls.chosen(case)]
-        assert names, case.name
-        assert len(names) <= 4 * small_calls.MOST_CALLS
+def runs(entries: list[dict], status: int | None, **crashes: int) -> restarts.Runs:
+    program = restarts.Program([], "planned", "ended", 4)
+    return restarts.Runs(entries, process.Finished(status, "abort", 9), crashes, 1, program)
 
 
 def test_rows_are_kept_whatever_ends_the_measurement():
     entries = [
         {"planned": ["a", "b", "c", "d"]}, {"ceilings": {"copy_bytes_per_s": 1.0}}, {"started": "a"},
-        {"row": {"op": "pgd_step", "case": "a"}, "absent": {"compile": "no compiler"}}, {"started": "b"},
-        {"failed": "b", "message": "another result"}, {"started": "c"},
+        {"row": {"op": "pgd_step", "case": "a"}, "absent": {"compile": "no compiler"}}, {"ended": "a"},
+        {"started": "b"}, {"failed": "b", "message": "another result"}, {"ended": "b"}, {"started": "c"},
+        {"unavailable": "c", "message": "no timm"},
     ]  # fmt: skip
     report = Report()
-    bench.enter_tables(report, entries, process.Finished(None, "", 9))
+    bench.enter_tables(report, runs(entries, None))
     assert [row["case"] for row in report.details["rows"]] == ["a"]
     assert report.details["absent"] == {"pgd_step a": {"compile": "no compiler"}}
     assert report.details["ceilings"] == {"copy_bytes_per_s": 1.0}
     assert report.failed == ["b: another result"]
-    assert report.cut_off == ["d", "c: ended with None"]
+    assert report.cut_off == ["c", "d"]
+    assert report.unavailable == {"c": "no timm"}
     crashed = Report()
-    bench.enter_tables(crashed, entries[:3], process.Finished(-6, "abort", 9))
-    assert crashed.failed == ["a: ended with -6"]
+    bench.enter_tables(crashed, runs(entries[:3], -6, a=-6))
+    assert crashed.failed == ["a: the process ended with -6"]
+    silent = Report()
+    bench.enter_tables(silent, runs([], 1))
+    assert silent.failed == ["tables: status 1: abort"]
+
+
+MEASUREMENT = """
+import os, sys
+from benchmarks.gpu_check.process import append, read_own_record
+from benchmarks.gpu_check.restarts import started
+names = ["a", "lost", "b", "dead", "c"]
+row = lambda name: {"op": "op", "case": name, "dtype": "float32", "floor_fraction": None}
+seen = started(read_own_record())
+if not seen:
+    append({"planned": names})
+for name in names:
+    if name in seen:
+        continue
+    append({"started": name})
+    if name == "dead":
+        os._exit(9)
+    append({"failed": name, "message": "illegal access"} if name == "lost" else {"row": row(name)})
+    append({"ended": name})
+    if name == "lost":
+        sys.exit(1)
+"""
+
+
+def test_rows_behind_a_case_that_breaks_the_card_are_measured_by_another_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "module", lambda name: [sys.executable, "-c", MEASUREMENT])
+    report = Report()
+    bench.tables(context(tmp_path), report)
+    assert [row["case"] for row in report.details["rows"]] == ["a", "b", "c"]
+    assert report.failed == ["lost: illegal access", "dead: the process ended with 9"]
+    assert (report.cut_off, report.details["processes"]) == ([], 3)
+    monkeypatch.setattr(bench, "MOST_PROCESSES", 2)
+    report = Report()
+    bench.tables(context(tmp_path), report)
+    assert (report.cut_off, report.details["processes"]) == (["c"], 2)
+
+
+def row(case: str, fraction: float | None, dtype: str = "float32") -> dict:
+    return {"op": "op", "case": case, "dtype": dtype, "floor_fraction": fraction}
+
+
+def test_a_row_that_became_slower_than_the_committed_one_has_failed(tmp_path, monkeypatch):
+    known = [row("a", 0.9), row("b", 0.9), row("c", None), row("d", 0.9), row("e", 0.9)]
+    for name, gpu, rows in (("one", "Big Card", known), ("other", "Small Card", [row("f", 0.99)])):
+        folder = tmp_path / "benchmarks/results" / name
+        folder.mkdir(parents=True)
+        (folder / "bench.json").write_text(json.dumps({"machine": {"gpu": gpu}, "rows": rows}))
+    now = [row("a", 0.84), row("b", 0.86), row("c", 0.1), row("d", 0.1, "float64"), row("e", None), row("f", 0.5)]
+    program = "from benchmarks.gpu_check.process import append\nappend({'planned': []})\n"
+    program += "".join(f"append({{'row': {entry}}})\n" for entry in now)
+    monkeypatch.setattr(
+        bench, "module", lambda name: [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(ROOT)!r}]\n{program}"]
+    )
+    report = Report()
+    bench.tables(Context(tmp_path, tmp_path, {"gpu": "Big Card"}, Deadline(60)), report)
+    assert report.failed == ["op a float32: 0.84 of the floor, the committed results say 0.90"]
+    assert report.details["compared_rows"] == 5
+    report = Report()
+    bench.tables(Context(tmp_path, tmp_path, {"gpu": "New Card"}, Deadline(60)), report)
+    assert (report.verdict, report.details["compared_rows"]) == ("passed", 0)
 
 
 def test_tables_are_not_measured_with_a_module_that_was_not_built(tmp_path):
@@ -139,6 +176,25 @@ def test_a_missing_program_of_the_micro_benchmarks_is_a_failure(tmp_path):
     report = Report()
     bench.unknowns(context(tmp_path), report)
     assert "run the build stage first" in report.failed[0]
+
+
+@pytest.mark.parametrize(
+    ("found", "fault"),
+    [
+        ({"copies": [{"exact": True}, {"exact": True}], "bit_products": None}, None),
+        ({"bit_products": [{"exact": True}, {"columns": 128, "exact": False}]}, "bit_products.1: the results are"),
+        ({"a": {"b": [{"exact": None}]}}, "a.b.0: the results are not exact"),
+        ({"rereads": {"error": "no memory"}}, "rereads: no memory"),
+    ],
+)
+def test_a_micro_benchmark_that_is_wrong_anywhere_has_failed(tmp_path, found, fault):
+    program = build.unknowns_program(context(tmp_path))
+    program.write_text(f"#!/bin/sh\necho '{json.dumps(found)}'\n")
+    program.chmod(0o755)
+    report = Report()
+    bench.unknowns(context(tmp_path), report)
+    assert [text.startswith(f"unknowns: {fault}") for text in report.failed] == ([] if fault is None else [True])
+    assert report.details["unknowns"] == found
 
 
 @pytest.mark.parametrize(("capability", "name"), [([9, 0], "9.0a"), ([8, 0], "8.0"), ([12, 0], "12.0")])

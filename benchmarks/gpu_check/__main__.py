@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.gpu_check import bench, build, machine, sanitize, tests
-from benchmarks.gpu_check.stages import Stage, exit_status, run_stages
+from benchmarks.gpu_check.stages import Deadline, Stage, exit_status, run_stages
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+TOTAL_S = 570.0  # of all stages together, so that a run ends within ten minutes
 STAGES = (
     Stage("build", 150, build.run),
     Stage("test", 140, tests.run, needs=("build",)),
@@ -25,8 +26,11 @@ STAGES = (
 )
 
 
-def selected(names: str, budgets: Sequence[str], stages: Sequence[Stage] = STAGES) -> list[Stage]:
-    """The named stages in their own order, with the budgets that were given.
+def selected(names: str, budgets: Sequence[str], stages: Sequence[Stage] = STAGES) -> tuple[list[Stage], float]:
+    """The named stages in their own order with the budgets that were given, and the seconds that they share.
+
+    These are ten minutes, or more where budgets ask for more. The last stage may take all that is left, unless it was
+    given a budget.
 
     Raises:
         ValueError: If a name is unknown or a budget is not ``STAGE=SECONDS``.
@@ -46,7 +50,11 @@ def selected(names: str, budgets: Sequence[str], stages: Sequence[Stage] = STAGE
             raise ValueError(f"budget {budget!r}: expected STAGE=SECONDS, such as {name}=300") from None
         if not known[name].seconds > 0:
             raise ValueError(f"budget {budget!r}: expected more than 0 seconds")
-    return [stage for name, stage in known.items() if name in wanted]
+    chosen = [stage for name, stage in known.items() if name in wanted]
+    total = max(TOTAL_S, sum(stage.seconds for stage in chosen)) if budgets else TOTAL_S
+    if not any(budget.startswith(f"{chosen[-1].name}=") for budget in budgets):
+        chosen[-1] = dataclasses.replace(chosen[-1], seconds=total)
+    return chosen, total
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,12 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     defaults = ", ".join(f"{stage.name}={stage.seconds:.0f}" for stage in STAGES)
     parser.add_argument("--out", type=Path, default=ROOT / "runs/gpu-check", metavar="DIR", help="where the JSON goes")
     parser.add_argument("--stage", default=everything, metavar="A,B", help=f"of {everything}; all by default")
-    parser.add_argument("--budget", action="append", default=[], metavar="STAGE=SECONDS", help=f"default: {defaults}")
+    parser.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        metavar="STAGE=SECONDS",
+        help=f"default: {defaults}; the last of the stages takes what is left of {TOTAL_S:.0f}",
+    )
     options = parser.parse_args(arguments)
     try:
-        stages = selected(options.stage, options.budget)
+        stages, total = selected(options.stage, options.budget)
     except ValueError as error:
         parser.error(str(error))
+    clock = Deadline(total)
     torch_facts = machine.facts_of_torch()
     reason = machine.obstacle(machine.cards_of_driver(), torch_facts)
     if reason is not None:
@@ -76,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(text, flush=True)
 
     out = options.out.resolve()
-    verdicts = run_stages(stages, root=ROOT, out=out, work=ROOT / "build/gpu-check", facts=facts, announce=announce)
+    work = ROOT / "build/gpu-check"
+    verdicts = run_stages(stages, root=ROOT, out=out, work=work, facts=facts, announce=announce, clock=clock)
     print(f"\n{facts['gpu']}, torch {facts['torch']}, {time.monotonic() - start:.0f} s; files in {out}")
     print("\n".join(table))
     return exit_status(verdicts)

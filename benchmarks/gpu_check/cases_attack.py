@@ -24,7 +24,7 @@ Step = Callable[..., Tensor]
 
 def plan() -> list[Planned]:
     """All rows of whole attacks."""
-    return [Planned(f"attack {label(how)}", partial(case, how)) for how in HOW]
+    return [Planned("attack", label(how), "float32", partial(case, how)) for how in HOW]
 
 
 def label(how: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_check.plan import Planned, deferred
+from benchmarks.gpu_check.plan import Planned, deferred, name_of
 from benchmarks.gpu_check.search_peers import cuvs_knn, faiss_hamming, faiss_knn, int8_topk, looped, mm_topk
 from benchmarks.harness import Case
 from mdprop_ext import ops
@@ -17,17 +18,46 @@ from mdprop_ext.reference.knn_topk import knn_topk as knn_reference
 
 REFERENCE_PAIRS = 1_000_000_000  # more would take the reference seconds a call
 
-# Queries, points, dimension, k.
+FEW_QUERIES = 64  # up to here a search takes the time to read its points, not to multiply
+
+
+@dataclass(frozen=True)
+class Search:
+    """One row of knn_topk."""
+
+    queries: int
+    points: int
+    dim: int
+    k: int
+    metric: str = "sqeuclidean"
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def label(self) -> str:
+        """What the case column says."""
+        metric = "" if self.metric == "sqeuclidean" else f", {self.metric}"
+        return f"{self.queries} x {self.points}, D {self.dim}, k {self.k}{metric}"
+
+    @property
+    def flops(self) -> float:
+        """Of all products."""
+        return 2.0 * self.queries * self.points * self.dim
+
+
 KNN = (
-    (10_000, 1_000_000, 128, 10),
-    (1000, 200_000, 128, 10),
-    (10_000, 1_000_000, 128, 100),
-    (10_000, 1_000_000, 64, 10),
-    (10_000, 1_000_000, 128, 1),
-    (10_000, 1_000_000, 768, 10),
-    (1, 1_000_000, 128, 10),
-    (10_000, 1_000_000, 32, 10),
-    (10_000, 1_000_000, 128, 1000),
+    Search(10_000, 1_000_000, 128, 10),
+    Search(1000, 200_000, 128, 10),
+    Search(10_000, 1_000_000, 128, 100),
+    Search(10_000, 1_000_000, 128, 10, dtype=torch.bfloat16),
+    Search(1, 1_000_000, 128, 10),
+    Search(1000, 200_000, 128, 10, "cosine"),
+    Search(1000, 200_000, 128, 10, dtype=torch.float64),
+    Search(10_000, 1_000_000, 64, 10),
+    Search(10_000, 1_000_000, 128, 1),
+    Search(1000, 200_000, 128, 10, "dot"),
+    Search(10_000, 1_000_000, 768, 10),
+    Search(10_000, 1_000_000, 32, 10),
+    Search(10_000, 1_000_000, 128, 1000),
 )
 # Bits, queries, codes, k.
 HAMMING = (
@@ -37,6 +67,7 @@ HAMMING = (
     (64, 10_000, 1_000_000, 100),
     (256, 10_000, 1_000_000, 10),
     (64, 1, 1_000_000, 10),
+    (64, 100, 10_000_000, 10),
     (512, 10_000, 1_000_000, 10),
 )
 EQUAL, RAGGED = GROUPS = ("1000 groups of 100 x 1000", "100 ragged groups")
@@ -44,21 +75,19 @@ EQUAL, RAGGED = GROUPS = ("1000 groups of 100 x 1000", "100 ragged groups")
 
 def plan_knn() -> list[Planned]:
     """All rows of knn_topk."""
-    rows = [Planned(f"knn_topk {knn_label(*row)}", partial(knn_case, *row)) for row in KNN]
-    groups = [Planned(f"knn_topk {name}", partial(knn_groups_case, name)) for name in GROUPS]
+    rows = [Planned("knn_topk", row.label, name_of(row.dtype), partial(knn_case, row)) for row in KNN]
+    groups = [Planned("knn_topk", f"{name}, D 128, k 10", "float32", partial(knn_groups_case, name)) for name in GROUPS]
     return [rows[0], groups[0], *rows[1:], *groups[1:]]
 
 
 def plan_hamming() -> list[Planned]:
     """All rows of hamming_topk."""
-    rows = [Planned(f"hamming_topk {hamming_label(*row)}", partial(hamming_case, *row)) for row in HAMMING]
-    groups = [Planned(f"hamming_topk {name}", partial(hamming_groups_case, name)) for name in GROUPS]
+    rows = [Planned("hamming_topk", hamming_label(*row), "int64", partial(hamming_case, *row)) for row in HAMMING]
+    groups = [
+        Planned("hamming_topk", f"{name}, 64 bits, k 10", "int64", partial(hamming_groups_case, name))
+        for name in GROUPS
+    ]
     return [*rows[:3], groups[0], *rows[3:], *groups[1:]]
-
-
-def knn_label(queries: int, points: int, dim: int, k: int) -> str:
-    """What the case column says."""
-    return f"{queries} x {points}, D {dim}, k {k}"
 
 
 def hamming_label(bits: int, queries: int, codes: int, k: int) -> str:
@@ -78,29 +107,30 @@ def check_hamming(ours: tuple[Tensor, Tensor], theirs: Any) -> None:
     assert distances.to(torch.int32).equal(ours[0]), "other distances"
 
 
-def knn_case(num_queries: int, num_points: int, dim: int, k: int) -> Case:
+def knn_case(row: Search, device: str = "cuda") -> Case:
     """One search among vectors."""
     torch.manual_seed(0)
-    queries, points = (torch.randn(rows, dim, device="cuda") for rows in (num_queries, num_points))
-    peers: dict[str, Any] = {
-        "mm_topk": lambda: mm_topk(queries, points, k),
-        "faiss": deferred(faiss_knn, queries, points, k),
-        "cuvs": deferred(cuvs_knn, queries, points, k),
-        "reference": None,
-    }
-    if num_queries * num_points <= REFERENCE_PAIRS:
-        peers["reference"] = lambda: knn_reference(queries, points, k, metric="sqeuclidean")
+    queries, points = (torch.randn(rows, row.dim, device=device).to(row.dtype) for rows in (row.queries, row.points))
+    # Products of bfloat16 are not exact enough for distances: the peers get what they need beforehand.
+    a, b = (rows.float() if row.dtype == torch.bfloat16 else rows for rows in (queries, points))
+    peers: dict[str, Any] = {"mm_topk": lambda: mm_topk(a, b, row.k, row.metric), "reference": None}
+    if row.metric == "sqeuclidean" and row.dtype != torch.float64:
+        peers |= {"faiss": deferred(faiss_knn, a, b, row.k), "cuvs": deferred(cuvs_knn, a, b, row.k)}
+    if row.queries * row.points <= REFERENCE_PAIRS:
+        peers["reference"] = lambda: knn_reference(queries, points, row.k, metric=row.metric)
+    few = row.queries <= FEW_QUERIES
     return Case(
         op="knn_topk",
-        case=knn_label(num_queries, num_points, dim, k),
-        dtype="float32",
-        device="cuda",
-        ours=lambda: ops.knn_topk(queries, points, k, metric="sqeuclidean"),
+        case=row.label,
+        dtype=name_of(row.dtype),
+        device=device,
+        ours=lambda: ops.knn_topk(queries, points, row.k, metric=row.metric),
         peers=peers,
         check=check_knn,
-        work=2.0 * num_queries * num_points * dim,
+        work=row.flops,
         unit="flop/s",
-        least_flops=2.0 * num_queries * num_points * dim,
+        least_bytes=points.nbytes + queries.nbytes if few else 0,
+        least_flops=0.0 if few or row.dtype == torch.float64 else row.flops,
     )
 
 

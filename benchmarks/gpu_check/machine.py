@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+TIMEOUT_S = 60.0  # of one question
 QUESTION = """
 import json, torch
 facts = {"torch": torch.__version__, "torch_cuda": torch.version.cuda, "cuda_available": torch.cuda.is_available()}
@@ -30,7 +31,7 @@ print(json.dumps(facts))
 def ask(command: list[str], cwd: Path | None = None) -> str | None:
     """The output of a program, or None where it is absent or fails."""
     try:
-        answer = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+        answer = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
@@ -50,7 +51,10 @@ def cards_of_driver() -> list[str]:
 
 def facts_of_torch() -> dict[str, Any]:
     """What torch says of itself and of the first card; an ``error`` where it cannot be imported."""
-    answer = subprocess.run([sys.executable, "-c", QUESTION], capture_output=True, text=True)
+    try:
+        answer = subprocess.run([sys.executable, "-c", QUESTION], capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return {"cuda_available": False, "error": f"it gave no answer within {TIMEOUT_S:.0f} s"}
     if answer.returncode != 0:
         return {"cuda_available": False, "error": answer.stderr.strip().splitlines()[-1]}
     return dict(json.loads(answer.stdout.strip().splitlines()[-1]))

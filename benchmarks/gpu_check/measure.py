@@ -1,7 +1,7 @@
 """Measures the cases of all ops on the card, for as long as there is time, and records each row at once.
 
 What is recorded: the names of all cases, the speed of a copy and of a matrix product, then a row a case with the number
-of kernels it launches, or why a case failed or a peer is absent.
+of kernels it launches and our error, or why a case failed or a peer is absent.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import torch
 import torch._functorch.config
 
 from benchmarks.gpu_check import cases_attack, cases_norm, cases_search, cases_step
+from benchmarks.gpu_check.card import card_is_lost
 from benchmarks.gpu_check.launches import back_to_back, kernel_count
-from benchmarks.gpu_check.plan import Planned, interleaved
-from benchmarks.gpu_check.process import append, seconds_told
-from benchmarks.gpu_check.stages import Deadline
-from benchmarks.harness import Case, measure
+from benchmarks.gpu_check.plan import Planned, interleaved, rows_to_compile, without_compiled
+from benchmarks.gpu_check.process import append, deadline_told, read_own_record
+from benchmarks.gpu_check.restarts import started
+from benchmarks.harness import SHORT_S, Case, measure
 from benchmarks.timing import CudaTimer, copy_floor, gemm
 
 SECONDS_A_CASE = 0.3
-ROUNDS = 15
-SHORT_S = 5e-3  # calls longer than that have no use for a warm L2, and hide the host's work
+ROUNDS, SHORT_ROUNDS = 15, 30
 
 
 def plans() -> tuple[list[Planned], ...]:
@@ -60,18 +60,22 @@ def usable(case: Case) -> tuple[Case, dict[str, str]]:
     return dataclasses.replace(case, peers=peers), reasons
 
 
-def record(planned: Planned) -> bool:
+def record(planned: Planned, compiles: bool) -> bool:
     """Measures one case; whether there is a row."""
     try:
-        case = planned.build()
+        case = planned.build() if compiles else without_compiled(planned.build())
         if "momentum" in case.case:
             reasons: dict[str, str] = {}  # a trial would change the velocity of one side alone
         else:
             case, reasons = usable(case)
-        row = dataclasses.asdict(measure(case, seconds=SECONDS_A_CASE, at_least=ROUNDS))
+        row = dataclasses.asdict(measure(case, seconds=SECONDS_A_CASE, at_least=ROUNDS, at_least_short=SHORT_ROUNDS))
+        row |= case.figures()
         row["launches"] = kernel_count(case.ours)
-        if row["ours_s"] < SHORT_S:
+        if row["ours_s"] < SHORT_S:  # longer calls have no use for a warm L2, and hide the host's work
             row |= back_to_back(case.ours)
+    except ModuleNotFoundError as error:  # a model that a case attacks, where its library is not installed
+        append({"unavailable": planned.name, "message": str(error)})
+        return True
     except Exception as error:  # a case that fails must not hide the next ones
         append({"failed": planned.name, "message": f"{type(error).__name__}: {error}"[:1000]})
         return False
@@ -80,18 +84,26 @@ def record(planned: Planned) -> bool:
 
 
 def main() -> int:
-    deadline = Deadline(seconds_told(float("inf")))
+    deadline = deadline_told()
     # A backward pass that is timed alone runs many times on one graph, whose buffers it must not give away.
     torch._functorch.config.donated_buffer = False
     planned_cases = list(interleaved(*plans()))
-    append({"planned": [planned.name for planned in planned_cases]})
-    append({"ceilings": ceilings()})
+    compiles = rows_to_compile(planned_cases)
+    seen = started(read_own_record())  # by a process that was lost on the way
+    if not seen:
+        append({"planned": [planned.name for planned in planned_cases]})
+        append({"ceilings": ceilings()})
     good = True
     for planned in planned_cases:
+        if planned.name in seen:
+            continue
         if deadline.left() == 0:
             break
         append({"started": planned.name})
-        good &= record(planned)
+        good &= record(planned, planned.name in compiles)
+        append({"ended": planned.name})
+        if card_is_lost():
+            return 1
         torch._dynamo.reset()
         gc.collect()
         torch.cuda.empty_cache()

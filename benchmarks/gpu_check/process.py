@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu_check.stages import GRACE_S, Deadline
+
 RECORD_VARIABLE = "MDPROP_GPU_CHECK_RECORD"
-SECONDS_VARIABLE = "MDPROP_GPU_CHECK_SECONDS"
+END_VARIABLE = "MDPROP_GPU_CHECK_END"
 TAIL = 4000
-GRACE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def run_recorded(
     cwd: Path,
     environment: Mapping[str, str] | None = None,
 ) -> Finished:
-    """Runs a program that calls :func:`append`; it is told its time, and given a little more to end by itself."""
-    told = {RECORD_VARIABLE: str(record), SECONDS_VARIABLE: f"{seconds:.1f}"}
+    """Runs a program that calls :func:`append`; it is told when to end, and given a little more to do so by itself."""
+    told = {RECORD_VARIABLE: str(record), END_VARIABLE: f"{time.monotonic() + seconds:.1f}"}
     return run_limited(command, seconds=seconds + GRACE_S, cwd=cwd, environment={**(environment or {}), **told})
 
 
@@ -108,6 +109,12 @@ def read_record(record: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def seconds_told(default: float) -> float:
-    """The time that this program was given."""
-    return float(os.environ.get(SECONDS_VARIABLE, default))
+def read_own_record() -> list[dict[str, Any]]:
+    """What this program, or one before it that was to do the same, has recorded."""
+    path = os.environ.get(RECORD_VARIABLE)
+    return [] if path is None else read_record(Path(path))
+
+
+def deadline_told() -> Deadline:
+    """When this program was told to end: its imports count, since the clock is that of the program that started it."""
+    return Deadline(float(os.environ.get(END_VARIABLE, "inf")) - time.monotonic())

@@ -10,18 +10,18 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
-from benchmarks.gpu_check.process import RECORD_VARIABLE, append, read_record, seconds_told
-from benchmarks.gpu_check.stages import Deadline
+from benchmarks.gpu_check.card import card_is_lost
+from benchmarks.gpu_check.process import RECORD_VARIABLE, append, deadline_told, read_record
+from benchmarks.gpu_check.restarts import started
 
 
 class Recorder:
     """Writes ``{"collected": ids}``, ``{"started": id}`` and ``{"test": id, "outcome", "seconds", "message"}``."""
 
     def __init__(self, record: Path) -> None:
-        self._deadline = Deadline(seconds_told(float("inf")))
-        self._seen = {entry["started"] for entry in read_record(record) if "started" in entry}
+        self._deadline = deadline_told()
+        self._seen = started(read_record(record))
         self._session: pytest.Session | None = None
         self._failed = False
 
@@ -58,17 +58,6 @@ class Recorder:
             self._session.shouldstop = "the time is up"
         elif self._failed and card_is_lost():
             self._session.shouldstop = f"the card no longer answers after {nodeid}"
-
-
-def card_is_lost() -> bool:
-    """Whether an error of a kernel has broken this process's use of the card."""
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return False
-    try:
-        torch.cuda.synchronize()
-    except RuntimeError:
-        return True
-    return False
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,6 +18,14 @@ from benchmarks.gpu_check.stages import Context, Report, shortened
 TOOLS = {"memcheck": ["--report-api-errors", "no"], "racecheck": [], "synccheck": []}
 CALLS = [sys.executable, "-m", "benchmarks.gpu_check.small_calls"]
 SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)")
+# What a tool says of a kernel, which it prints as it goes; a tool that is killed prints no summary.
+COMPLAINT = re.compile(
+    r"Invalid |Misaligned|Out-of-range|Illegal|Race reported|hazard|Barrier error|Divergent thread|Malloc/Free|"
+    r"overflow",
+    re.IGNORECASE,
+)
+LEAST_SECONDS = 5.0  # with less a tool could not even start
+FOUND_ERRORS = 86  # the status by which a tool tells of errors
 
 
 def find_sanitizer() -> str | None:
@@ -36,21 +44,27 @@ def run(context: Context) -> Report:
         "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
     }
     report = Report()
-    plain, entries = recorded([], context, context.deadline.left(), environment)
+    # Half of the time at most: a call that hangs here hangs under the tools too.
+    plain, entries = recorded([], context, context.deadline.left() / 2, environment)
     report.failed = failures(entries, plain, "without a tool")
     done = sum("done" in entry for entry in entries)
     report.details = {"calls": done, "tools": {}}
+    if plain.status is None:
+        report.cut_off.append(f"without a tool: {done} calls ended, the next one did not")
     if done == 0:
-        report.cut_off += ["every call"] if plain.status is None else []
         return report
     program = find_sanitizer()
     for position, (tool, options) in enumerate(TOOLS.items()):
         if program is None:
             report.unavailable[tool] = "compute-sanitizer was not found on PATH or beside nvcc"
             continue
-        seconds = context.deadline.left() / (len(TOOLS) - position)
-        command = [program, "--tool", tool, *options, "--error-exitcode", "86"]
-        finished, entries = recorded(command, context, seconds, environment)
+        left = context.deadline.left()
+        if left < LEAST_SECONDS:
+            report.cut_off.append(f"{tool}: {done} of {done} calls")
+            continue
+        command = [program, "--tool", tool, *options, "--error-exitcode", str(FOUND_ERRORS)]
+        share = max(LEAST_SECONDS, left / (len(TOOLS) - position))
+        finished, entries = recorded(command, context, share, environment)
         report.details["tools"][tool] = judge(tool, finished, entries, done, report)
     verdicts = [f"{tool} {result['verdict']}" for tool, result in report.details["tools"].items()]
     report.details["summary"] = ", ".join([f"{done} calls", *verdicts])
@@ -72,7 +86,7 @@ def recorded(
 def failures(entries: list[dict[str, Any]], finished: Finished, where: str) -> list[str]:
     """The calls that raised, and the end of a process that did not end by itself."""
     failed = [f"{entry['failed']} {where}: {entry['message']}" for entry in entries if "failed" in entry]
-    if not failed and finished.status not in (0, 86, None):
+    if not failed and finished.status not in (0, None):
         failed.append(f"the calls {where} ended with {finished.status}: {shortened(finished.tail[-300:])}")
     return failed
 
@@ -82,15 +96,18 @@ def judge(tool: str, finished: Finished, entries: list[dict[str, Any]], wanted: 
     done = sum("done" in entry for entry in entries)
     result = {"calls": done, "seconds": round(finished.seconds, 1), "verdict": "clean"}
     found = SUMMARY.search(finished.output)
-    if found is not None and int(found[1]) > 0:
-        result["verdict"] = f"{found[1]} errors"
-        report.failed.append(f"{tool}: {found[1]} errors: {first_complaint(finished.output)}")
+    complaints = complaints_in(finished.output)
+    if complaints or (found is not None and int(found[1]) > 0):
+        count = int(found[1]) if found is not None and int(found[1]) > 0 else len(complaints)
+        result["verdict"] = f"{count} errors"
+        why = shortened(complaints[0]) if complaints else first_line(finished.output)
+        report.failed.append(f"{tool}: {count} errors: {why}")
         result["output"] = finished.output[:8000]
-    elif done == 0 and finished.status is not None:
+    elif done == 0 and finished.status not in (None, FOUND_ERRORS):
         # The same calls ran without the tool, so it is the tool that this machine refuses.
         result["verdict"] = "unavailable"
-        report.unavailable[tool] = first_complaint(finished.output)
-    elif done < wanted and finished.status in (0, 86, None):
+        report.unavailable[tool] = first_line(finished.output)
+    elif done < wanted and finished.status in (0, None):
         result["verdict"] = "cut off"
         report.cut_off.append(f"{tool}: {wanted - done} of {wanted} calls")
     else:
@@ -100,8 +117,17 @@ def judge(tool: str, finished: Finished, entries: list[dict[str, Any]], wanted: 
     return result
 
 
-def first_complaint(output: str) -> str:
-    """The first line that a tool writes beside its name, else the last of the output."""
+def lines_of_tool(output: str) -> list[str]:
+    """What a tool writes beside its name and its summary."""
     lines = [line.lstrip("= ").strip() for line in output.splitlines() if line.startswith("=========")]
-    lines = [line for line in lines if line and not line.startswith("COMPUTE-SANITIZER") and "SUMMARY" not in line]
-    return shortened((lines or output.strip().splitlines()[-1:] or ["no output"])[0])
+    return [line for line in lines if line and not line.startswith("COMPUTE-SANITIZER") and "SUMMARY" not in line]
+
+
+def complaints_in(output: str) -> list[str]:
+    """What a tool found wrong with a kernel."""
+    return [line for line in lines_of_tool(output) if COMPLAINT.search(line)]
+
+
+def first_line(output: str) -> str:
+    """The first line of a tool, else the last of the output."""
+    return shortened((lines_of_tool(output) or output.strip().splitlines()[-1:] or ["no output"])[0])

@@ -15,14 +15,24 @@ from torch import Tensor
 TILE = 1 << 28  # distances that exist at once
 
 
-def mm_topk(queries: Tensor, points: Tensor, k: int) -> Tensor:
-    """Squared distances ``[Q, k]`` by the expansion with norms, in fp32: no exactness, no order of ties."""
+def mm_topk(queries: Tensor, points: Tensor, k: int, metric: str = "sqeuclidean") -> Tensor:
+    """Distances ``[Q, k]`` by products, squared ones by the expansion with norms: not exact, no order of ties."""
+    if metric != "sqeuclidean":
+        return products_topk(queries, points, k, metric)
     norms = points.square().sum(1)
     parts = []
     for rows in torch.split(queries, max(1, TILE // len(points))):
         scores = torch.addmm(norms, rows, points.T, alpha=-2)
         parts.append((scores.topk(k, largest=False).values + rows.square().sum(1, keepdim=True)).clamp(min=0))
     return torch.cat(parts)
+
+
+def products_topk(queries: Tensor, points: Tensor, k: int, metric: str) -> Tensor:
+    """Cosine or negative dot products ``[Q, k]``."""
+    if metric == "cosine":
+        queries, points = (torch.nn.functional.normalize(rows, dim=1) for rows in (queries, points))
+    parts = [(rows @ points.T).topk(k).values for rows in torch.split(queries, max(1, TILE // len(points)))]
+    return (1 if metric == "cosine" else 0) - torch.cat(parts)
 
 
 def int8_topk(queries: Tensor, codes: Tensor, k: int) -> Tensor:

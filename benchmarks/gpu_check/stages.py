@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 PASSED, FAILED, CUT_OFF, SKIPPED = "passed", "failed", "cut off", "skipped"
+GRACE_S = 10.0  # that a program which was told to end gets beyond its time
 EXIT_STATUS = {PASSED: 0, SKIPPED: 1, FAILED: 1, CUT_OFF: 3}
 
 
 class Deadline:
-    """The end of a stage's time."""
+    """The end of a span of time."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -68,10 +69,12 @@ def run_stages(
     work: Path,
     facts: Mapping[str, Any],
     announce: Callable[[str], None] = print,
+    clock: Deadline | None = None,
 ) -> dict[str, str]:
     """Runs stages in order and writes ``<out>/<stage>.json`` as soon as each has ended.
 
-    A stage that raises has failed; the next ones run all the same, unless they need it.
+    A stage that raises has failed; the next ones run all the same, unless they need it. Each gets its own seconds, or
+    what is left on the ``clock`` that they share, less the grace that its programs have to end by themselves.
 
     Returns:
         The verdict of each stage.
@@ -81,14 +84,15 @@ def run_stages(
     verdicts: dict[str, str] = {}
     for stage in stages:
         start = time.monotonic()
-        report, verdict = _run(stage, Context(root, work, facts, Deadline(stage.seconds), dict(verdicts)))
+        limit = stage.seconds if clock is None else min(stage.seconds, max(0.0, clock.left() - GRACE_S))
+        report, verdict = _run(stage, Context(root, work, facts, Deadline(limit), dict(verdicts)))
         verdicts[stage.name] = verdict
         seconds = time.monotonic() - start
         content = {
             "stage": stage.name,
             "verdict": verdict,
             "seconds": round(seconds, 1),
-            "budget_s": stage.seconds,
+            "budget_s": round(limit, 1),
             "failed": report.failed,
             "cut_off": report.cut_off,
             "unavailable": report.unavailable,
@@ -104,6 +108,8 @@ def _run(stage: Stage, context: Context) -> tuple[Report, str]:
     missing = [name for name in stage.needs if context.verdicts.get(name, PASSED) != PASSED]
     if missing:
         return Report(failed=[f"not run: {missing[0]} {context.verdicts[missing[0]]}"]), SKIPPED
+    if context.deadline.left() == 0:
+        return Report(cut_off=["the whole stage: no time was left for it"]), CUT_OFF
     try:
         report = stage.run(context)
     except Exception as error:  # whatever breaks a stage becomes its verdict, so that the next ones run

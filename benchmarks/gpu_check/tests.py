@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
-from benchmarks.gpu_check.process import Finished, read_record, run_recorded
+from benchmarks.gpu_check.restarts import Program, Runs, run_to_the_end
 from benchmarks.gpu_check.stages import Context, Report, shortened
 
 # What is special about GPUs first: it is quicker and says more than the long table behind it.
@@ -42,41 +39,13 @@ def run(context: Context) -> Report:
 
 def run_tests(context: Context, command: list[str]) -> Report:
     """Runs pytest until every collected test has been started, the time is up or nothing moves any more."""
-    with tempfile.TemporaryDirectory() as folder:
-        record = Path(folder) / "record"
-        crashes: dict[str, str] = {}
-        processes = 0
-        while processes < MOST_PROCESSES:
-            processes += 1
-            before = len(started(read_record(record)))
-            finished = run_recorded(command, record=record, seconds=context.deadline.left(), cwd=context.root)
-            entries = read_record(record)
-            if finished.status is not None:
-                how = f"the process ended with {finished.status} during this test"
-                crashes.update({name: how for name in unfinished(entries) if name not in crashes})
-            if not remaining(entries) or context.deadline.left() == 0 or len(started(entries)) == before:
-                break
-    return summary(entries, crashes, finished, processes)
+    return summary(run_to_the_end(Program(command, "collected", "test", MOST_PROCESSES), context))
 
 
-def started(entries: list[dict[str, Any]]) -> set[str]:
-    """The tests that began."""
-    return {entry["started"] for entry in entries if "started" in entry}
-
-
-def remaining(entries: list[dict[str, Any]]) -> list[str]:
-    """The collected tests that were not started."""
-    collected: list[str] = next((entry["collected"] for entry in entries if "collected" in entry), [])
-    return [name for name in collected if name not in started(entries)]
-
-
-def unfinished(entries: list[dict[str, Any]]) -> list[str]:
-    """The tests that were started and never ended."""
-    return sorted(started(entries) - {entry["test"] for entry in entries if "test" in entry})
-
-
-def summary(entries: list[dict[str, Any]], crashes: dict[str, str], finished: Finished, processes: int) -> Report:
+def summary(runs: Runs) -> Report:
     """Counts outcomes; failures with their messages, skipped tests by reason."""
+    entries = runs.entries
+    crashes = {name: f"the process ended with {status} during this test" for name, status in runs.crashes.items()}
     # A test that fails in its call and in its tear-down has two entries, and counts once.
     outcomes = {entry["test"]: entry for entry in entries if "test" in entry and entry["outcome"] != "failed"}
     outcomes.update({entry["test"]: entry for entry in entries if "test" in entry and entry["outcome"] == "failed"})
@@ -84,18 +53,18 @@ def summary(entries: list[dict[str, Any]], crashes: dict[str, str], finished: Fi
     failures = {name: entry["message"] for name, entry in outcomes.items() if entry["outcome"] == "failed"} | crashes
     slowest = sorted(outcomes.values(), key=lambda entry: -entry["seconds"])[:10]
     report = Report(failed=[f"{name}: {last_line(message)}" for name, message in failures.items()])
-    report.cut_off = [name for name in unfinished(entries) if name not in crashes] + remaining(entries)
+    report.cut_off = runs.interrupted + runs.not_started
     if not any("collected" in entry for entry in entries):
-        report.failed.append(f"pytest did not start: {shortened(finished.tail[-300:])}")
+        report.failed.append(f"pytest did not start: {shortened(runs.finished.tail[-300:])}")
     elif not outcomes and not failures:
         report.failed.append("no test was run")
     report.details = {
         "summary": f"{counts['passed']} passed, {len(failures)} failed, {counts['skipped']} skipped",
-        "processes": processes,
+        "processes": runs.processes,
         "messages": failures,
         "skipped": dict(Counter(e["message"] for e in outcomes.values() if e["outcome"] == "skipped")),
         "slowest_s": {entry["test"]: round(entry["seconds"], 1) for entry in slowest},
-        "output": finished.tail if report.failed else "",
+        "output": runs.finished.tail if report.failed else "",
     }
     return report
 
