@@ -156,7 +156,8 @@ __global__ void __launch_bounds__(kNormThreads, kStreamingBlocks)
 
 // A block kJoinChannels channels of a branch: adds up the sums of its chunks.
 template <typename T>
-__global__ void __launch_bounds__(kNormThreads, kJoinBlocks) norm_join_sums_kernel(const __grid_constant__ NormBackwardJob<T> job) {
+__global__ void __launch_bounds__(kNormThreads, kJoinBlocks)
+    norm_join_sums_kernel(const __grid_constant__ NormBackwardJob<T> job) {
   const int64_t channels = job.args.shape.channels;
   const JoinPlace place = join_place(job.args.shape, job.plan);
   const double* parts = job.partials + 2 * (int64_t{place.first} * channels + place.channel);

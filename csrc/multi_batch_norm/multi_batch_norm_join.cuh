@@ -8,7 +8,7 @@ MDPROP_ISA_BEGIN
 
 constexpr int kJoinChannels = 16;                        // of a block, whose parts lie side by side
 constexpr int kJoinRows = kNormThreads / kJoinChannels;  // chunks that it reads at once
-constexpr int kJoinBlocks = 2;  // of a multiprocessor, at least: room for many loads under way
+constexpr int kJoinBlocks = 2;                           // of a multiprocessor, at least: room for many loads under way
 
 struct JoinShared {
   Sums table[kNormThreads / kWarpSize][kJoinChannels];
