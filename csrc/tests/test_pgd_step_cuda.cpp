@@ -139,6 +139,24 @@ void check_equal(int64_t samples, int64_t size, const PgdOptions& options, int64
   }
 }
 
+// NaN and infinity in x and origin: like the CPU, and the rest of the sample finite.
+template <typename T>
+void test_special_values() {
+  for (const PgdNorm norm : mdprop_test::kNorms) {
+    PgdProblem<T> problem(1, 40, PgdOptions{norm});
+    const auto value = [](float v) { return mdprop::narrow<T>(static_cast<acc_t<T>>(v)); };
+    problem.x[3] = problem.origin[7] = value(NAN);
+    problem.x[5] = value(INFINITY);
+    problem.x[30] = value(-INFINITY);
+    const Results<T> expected = on_cpu<T, T>(problem), got = on_card<T, T>(problem, 0, false);
+    for (int i = 0; i < 40; ++i) {
+      const double a = mdprop::widen(expected.out[i]), b = mdprop::widen(got.out[i]);
+      CHECK(std::isnan(a) == (i == 3 || i == 7) && std::isnan(b) == std::isnan(a));
+      CHECK(std::isnan(a) || std::fabs(a - b) <= tolerance<T>(norm));
+    }
+  }
+}
+
 // The same bits whatever the number of blocks that share a sample, and however much of it they keep.
 template <typename T>
 void test_teams() {
@@ -241,6 +259,9 @@ int main() {
   test_sizes<double>();
   test_sizes<BFloat16>();
   test_sizes<Half>();
+  test_special_values<float>();
+  test_special_values<double>();
+  test_special_values<BFloat16>();
   test_teams<float>();
   test_teams<BFloat16>();
   test_options<float>(2000, 12288);
