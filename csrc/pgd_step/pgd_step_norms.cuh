@@ -143,7 +143,7 @@ __device__ void l1_step(const PgdStepArgs<T>& args, Target target, const SampleP
   });
   const L1Sums at_guess = to_l1_sums({{first[2], first[3], first[4]}});
   L1Search<Acc> search(options.radius - first[0], first[1], guess, at_guess);
-  for (int round = 0; team.begin_round(round, search.searching()); ++round) {
+  while (team.begin_round(search.searching())) {
     const Acc lambda = search.lambda();
     const auto sums = sample.template sum<3>(
         [=](const PgdValue<Acc>& value) {
@@ -151,7 +151,7 @@ __device__ void l1_step(const PgdStepArgs<T>& args, Target target, const SampleP
           return l1_sums(at.reach, at.room, lambda);
         },
         !search.searching());
-    if (!team.end_round(round)) break;
+    if (!team.end_round()) break;
     if (search.searching()) search.update(to_l1_sums(sums));
   }
   const L1Solution<Acc> solution = search.solution();
