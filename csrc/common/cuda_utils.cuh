@@ -21,25 +21,23 @@ inline void cuda_zero(void* pointer, size_t bytes, void* stream) {
   cuda_check(cudaMemsetAsync(pointer, 0, bytes, static_cast<cudaStream_t>(stream)), "cudaMemsetAsync");
 }
 
-// How many multiprocessors the current device has. Grids may be sized by it; results may not depend on it.
-inline int multiprocessor_count() {
-  int device = 0, count = 0;
+// What the current device has of something. Grids may be sized by it; results may not depend on it.
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
   cuda_check(cudaGetDevice(&device), "cudaGetDevice");
-  cuda_check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-  return count;
+  cuda_check(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
+  return value;
 }
+
+inline int multiprocessor_count() { return device_attribute(cudaDevAttrMultiProcessorCount); }
+inline int64_t l2_cache_bytes() { return device_attribute(cudaDevAttrL2CacheSize); }
 
 // How much shared memory each of `blocks` blocks may have so that a multiprocessor of the current device holds them
 // all.
 inline int64_t shared_memory_share(int blocks) {
   constexpr int kReserved = 1024;  // of each block, for the system
-  int device = 0, of_block = 0, of_multiprocessor = 0;
-  cuda_check(cudaGetDevice(&device), "cudaGetDevice");
-  cuda_check(cudaDeviceGetAttribute(&of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-             "cudaDeviceGetAttribute");
-  cuda_check(cudaDeviceGetAttribute(&of_multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device),
-             "cudaDeviceGetAttribute");
-  return std::min(of_block, of_multiprocessor / blocks - kReserved);
+  return std::min(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+                  device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / blocks - kReserved);
 }
 
 }  // namespace mdprop

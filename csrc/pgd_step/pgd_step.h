@@ -9,7 +9,8 @@
 // nearest point of ball and box together. It obeys both after rounding to the output type: values are rounded towards
 // the origin where they would leave the ball. Where a half type has no value so near to an origin of another type, its
 // nearest value counts against the radius before all else. The box wins where the origin lies outside. sign(NaN) is 0;
-// a NaN in x or origin stays NaN.
+// a NaN in x or origin stays NaN, and no norm counts it; l2 and l1 take an infinite distance for the largest finite
+// one.
 #pragma once
 
 #include <cstdint>

@@ -70,10 +70,10 @@ ScaledNorm norm_of(const PgdStepArgs<T>& args, int64_t sample, const Value& valu
 
 template <typename Target, typename Acc>
 void l2_tile(const Acc* x, const Acc* grad, const Acc* origin, const Acc* lower, const Acc* upper, int64_t bound_stride,
-             const Direction<Acc> direction, Acc shrink, int64_t count, typename Target::Out* out) {
+             const Direction<Acc> direction, const L2Pull<Acc> pull, int64_t count, typename Target::Out* out) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) {
-    out[i] = l2_value<typename Target::Out, Target::kExact>(direction.moved(x[i], grad[i]), origin[i], shrink,
+    out[i] = l2_value<typename Target::Out, Target::kExact>(direction.moved(x[i], grad[i]), origin[i], pull,
                                                             lower[i * bound_stride], upper[i * bound_stride]);
   }
 }
@@ -86,24 +86,28 @@ void l2_sample(const PgdStepArgs<T>& args, int64_t sample, Target target) {
   const SampleOptions<T> options(args, sample);
   const auto grad_norm = norm_of(args, sample, [](const In& in, int64_t j) { return double(in.grad[j]); });
   const Direction<Acc> direction(grad_norm, options.step);
-  const auto delta_norm = norm_of(args, sample, [=](const In& in, int64_t j) {
+  auto delta_norm = norm_of(args, sample, [=](const In& in, int64_t j) {
     return double(direction.moved(in.x[j], in.grad[j]) - in.origin[j]);
   });
+  if (!std::isfinite(delta_norm.norm)) {  // rare, and twice as slow
+    delta_norm = norm_of(args, sample, [=](const In& in, int64_t j) {
+      return double(l2_distance(direction.moved(in.x[j], in.grad[j]), in.origin[j]));
+    });
+  }
   double radius = options.radius;
   if constexpr (!Target::kExact) {
     const auto rest =
         norm_of(args, sample, [](const In& in, int64_t j) { return in.template rest_distance<Target>(j); });
     radius = l2_radius(radius, rest.norm / rest.unit);
   }
-  const Acc shrink = l2_shrink<Acc>(delta_norm, radius);
+  const L2Pull<Acc> pull(delta_norm, radius);
 
   parallel_for(args.sample_size, kTile * kTilesPerTask, [&](int64_t first, int64_t last) {
     In in;
     for_each_tile(first, last, [&](int64_t i, int64_t count) {
       in.load(args, sample, i, count);
       store_tile(args, sample, i, count, target, [&](Out* results) {
-        l2_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, in.bound_stride, direction, shrink, count,
-                        results);
+        l2_tile<Target>(in.x, in.grad, in.origin, in.lower, in.upper, in.bound_stride, direction, pull, count, results);
       });
     });
   });

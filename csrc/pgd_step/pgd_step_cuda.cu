@@ -50,14 +50,17 @@ __global__ void __launch_bounds__(kLinfThreads, kLinfBlocks)
   store_results(args, target, sample, place, run.shown, results);
 }
 
-// A team of plan.team_size blocks a sample, next to each other; with more than one, the launch is cooperative.
+// Teams of plan.team_size blocks, next to each other, take every count()th sample; with more than one block, the launch
+// is cooperative, and a team without a sample left takes part in the barriers.
 template <PgdNorm kNorm, typename T, typename Target>
 __global__ void __launch_bounds__(kTeamThreads, kTeamBlocks)
     pgd_sample_kernel(const __grid_constant__ PgdStepArgs<T> args, Target target,
                       const __grid_constant__ SamplePlan plan) {
-  Team team(args.workspace, args.samples, plan.parts, plan.team_size);
-  Sample<T> sample(args, plan, team);
-  step_sample<kNorm>(args, target, plan, team, sample);
+  Team team(args.workspace, plan.parts, plan.team_size);
+  for (int64_t first = 0; first < args.samples; first += team.count()) {
+    Sample<T> sample(args, plan, team, first + team.number());
+    step_sample<kNorm>(args, target, plan, team, sample);
+  }
 }
 
 // Whether every pointer can be read in whole runs.
@@ -96,10 +99,12 @@ void run_samples(const PgdStepArgs<T>& args, Target target, bool vector, void* s
   const auto threads = static_cast<unsigned>(warps * kWarpSize);
   const int64_t chunks = (runs + threads - 1) / threads, chunks_a_part = (chunks + parts - 1) / parts;
   const int64_t resident_blocks = int64_t{kTeamBlocks} * multiprocessor_count();
-  const int64_t team = args.workspace == nullptr ? 1 : std::clamp<int64_t>(resident_blocks / args.samples, 1, parts);
+  const int64_t memory = shared_memory_share(kTeamBlocks) - static_cast<int64_t>(sizeof(WarpSums));
+  const int64_t input_bytes = args.sample_size * (2 * sizeof(T) + (args.origin == nullptr ? 1 : sizeof(T)));
+  const int64_t cached_samples = (l2_cache_bytes() / 4 * 3 + resident_blocks * memory) / input_bytes;
+  const int64_t team = choose_team_size(args.samples, parts, resident_blocks, cached_samples);
   const int64_t own_chunks = chunks_a_part * ((parts + team - 1) / team);
   const int64_t slot_bytes = int64_t{kSlotBytes<T>} * threads;
-  const int64_t memory = shared_memory_share(kTeamBlocks) - static_cast<int64_t>(sizeof(WarpSums));
   const bool guesses = kNorm == PgdNorm::kL1 && chunks * slot_bytes > kGuessFrom;
   const int64_t guess_bytes = guesses ? kGuessBytes : 0;
   const int64_t cached = std::min(own_chunks, (memory - guess_bytes) / slot_bytes);
@@ -109,9 +114,10 @@ void run_samples(const PgdStepArgs<T>& args, Target target, bool vector, void* s
   if (team == 1) {
     launch<pgd_sample_kernel<kNorm, T, Target>>(grid_size(args.samples), threads, shared, stream, args, target, plan);
   } else {
-    cuda_zero(args.workspace, kRoundBytes, stream);
-    launch_cooperative<pgd_sample_kernel<kNorm, T, Target>>(grid_size(args.samples * team), threads, shared, stream,
-                                                            args, target, plan);
+    const int64_t blocks = team * count_teams(args.samples, team, resident_blocks);
+    cuda_zero(args.workspace, kCounterBytes, stream);
+    launch_cooperative<pgd_sample_kernel<kNorm, T, Target>>(grid_size(blocks), threads, shared, stream, args, target,
+                                                            plan);
   }
 }
 

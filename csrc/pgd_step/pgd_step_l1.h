@@ -35,8 +35,8 @@ double l1_prepare_tile(const InputTile<T>& in, Acc step, int64_t count, Acc* MDP
     room[i] = at.room;
   }
   return sum_values(count, [=, &in](int64_t i) {
-    const Acc moved = origin[i] - clamp_to(origin[i], lower[i * bound_stride], upper[i * bound_stride]);
-    return static_cast<double>(moved < 0 ? -moved : moved) + in.template rest_distance<Target>(i);
+    const Acc centre = clamp_to(origin[i], lower[i * bound_stride], upper[i * bound_stride]);
+    return static_cast<double>(magnitude(origin[i] - centre)) + in.template rest_distance<Target>(i);
   });
 }
 

@@ -22,7 +22,7 @@ MDPROP_ISA_BEGIN
 template <typename Acc>
 struct L1Coordinate {
   Acc centre;
-  Acc reach;  // NaN where x or origin is
+  Acc reach;  // finite, or NaN where x or origin is
   Acc room;
   Acc sign;
 };
@@ -31,7 +31,7 @@ template <typename Acc>
 MDPROP_HOST_DEVICE L1Coordinate<Acc> l1_coordinate(Acc moved, Acc origin, Acc lower, Acc upper) {
   const Acc centre = clamp_to(origin, lower, upper), delta = moved - centre;
   const bool up = delta > 0;
-  return {centre, up ? delta : -delta, up ? upper - centre : centre - lower, up ? Acc(1) : Acc(-1)};
+  return {centre, finite(up ? delta : -delta), up ? upper - centre : centre - lower, up ? Acc(1) : Acc(-1)};
 }
 
 // 0 where reach is NaN.
@@ -143,7 +143,7 @@ class L1Search {
 template <typename Out, bool kExact, typename Acc>
 MDPROP_HOST_DEVICE Out l1_value(Acc moved, Acc origin, const L1Solution<Acc>& solution, Acc lower, Acc upper) {
   const L1Coordinate<Acc> at = l1_coordinate(moved, origin, lower, upper);
-  const Acc pull = solution.high > 0 ? solution.pull(at.reach, at.room) : at.reach;
+  const Acc pull = solution.high > 0 ? solution.pull(at.reach, at.room) : Acc(INFINITY);
   const Acc value = solution.high > 0 ? at.centre + at.sign * pull : moved;
   return place_value<Out, kExact>(at.reach != at.reach ? at.reach : value, pull, at.centre, lower, upper);
 }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "common/numeric.h"
 
@@ -77,21 +78,46 @@ MDPROP_HOST_DEVICE Acc clamp_to(Acc value, Acc lower, Acc upper) {
   return at_most(at_least(value, lower), upper);
 }
 
+template <typename Acc>
+constexpr Acc kLargestFinite = std::numeric_limits<Acc>::max();
+
+// The largest finite value in the place of an infinite one, so that a projection can scale it.
+template <typename Acc>
+MDPROP_HOST_DEVICE Acc finite(Acc value) {
+  return clamp_to(value, -kLargestFinite<Acc>, kLargestFinite<Acc>);
+}
+
+// |value|, and 0 where that is NaN.
+template <typename Acc>
+MDPROP_HOST_DEVICE Acc magnitude(Acc value) {
+  const Acc size = std::fabs(value);
+  return size > 0 ? size : Acc(0);
+}
+
+// The value, or its neighbour where that is nearer to [low, high].
+template <typename Out, typename Acc>
+MDPROP_HOST_DEVICE Out step_into(Out value, Acc low, Acc high) {
+  return widen(value) > high ? next_below(value) : widen(value) < low ? next_above(value) : value;
+}
+
 // Rounds to the storage type without leaving [low, high], if that holds a storable value.
 template <typename Out, typename Acc>
 MDPROP_HOST_DEVICE Out narrow_between(Acc value, Acc low, Acc high) {
-  const Out rounded = narrow<Out>(value);
-  return widen(rounded) > high ? next_below(rounded) : widen(rounded) < low ? next_above(rounded) : rounded;
+  return step_into(narrow<Out>(value), low, high);
 }
 
-// Rounds to the type of the result within [low, high], which holds `centre`. Where that is not storable (kExact false),
-// the interval may hold no storable value; then the result is the storable value of the box nearest to the centre.
+// Rounds to the type of the result within [low, high], which lies in the box and holds `centre`. Where no storable
+// value is in there, the result is that of the box nearest to the centre. With kExact, that is so only where the centre
+// is an end of the box: a step into the interval that would leave the box is then left out.
 template <typename Out, bool kExact, typename Acc>
 MDPROP_HOST_DEVICE Out narrow_near(Acc value, Acc low, Acc high, Acc centre, Acc lower, Acc upper) {
   if constexpr (sizeof(Out) == sizeof(Acc)) {
     return narrow<Out>(value);
   } else if constexpr (kExact) {
-    return narrow_between<Out>(value, low, high);
+    const Out rounded = narrow<Out>(value);
+    const Acc first = widen(next_above(rounded)) > upper ? Acc(-INFINITY) : low;
+    const Acc last = widen(next_below(rounded)) < lower ? Acc(INFINITY) : high;
+    return step_into(rounded, first, last);
   } else {
     // Rounding is monotonic: between storable limits it stays between them.
     const Acc nearest = widen(narrow_between<Out>(centre, lower, upper));
@@ -101,11 +127,10 @@ MDPROP_HOST_DEVICE Out narrow_near(Acc value, Acc low, Acc high, Acc centre, Acc
   }
 }
 
-// How far narrow_near may end from a centre in the box even if the value is at the centre.
+// How far narrow_near may end from a centre in the box even if the value is at the centre; 0 where that is NaN.
 template <typename Out, typename Acc>
 MDPROP_HOST_DEVICE Acc rounding_distance(Acc centre, Acc lower, Acc upper) {
-  const Acc distance = widen(narrow_between<Out>(centre, lower, upper)) - centre;
-  return distance < 0 ? -distance : distance;
+  return magnitude(widen(narrow_between<Out>(centre, lower, upper)) - centre);
 }
 
 // One value of the linf step. `origin + radius` may round outwards; the bound then moves in, but not past the origin.
@@ -158,26 +183,34 @@ struct Direction {
 
   MDPROP_HOST_DEVICE Direction(ScaledNorm grad, double step)
       : unit(static_cast<Acc>(grad.unit)),
-        scale(grad.norm > 0 && grad.norm <= kLargest ? static_cast<Acc>(step / grad.norm) : Acc(0)) {}
-  MDPROP_HOST_DEVICE Acc moved(Acc x, Acc grad) const { return scale == 0 ? x : x + scale * (unit * grad); }
-
- private:
-  static constexpr double kLargest = 0x1.fffffffffffffp1023;
+        scale(grad.norm > 0 && grad.norm <= kLargestFinite<double> ? static_cast<Acc>(step / grad.norm) : Acc(0)) {}
+  MDPROP_HOST_DEVICE Acc along(Acc grad) const { return scale * (unit * grad); }
+  MDPROP_HOST_DEVICE Acc moved(Acc x, Acc grad) const { return scale == 0 ? x : x + along(grad); }
 };
 
-// One value of the l2 step: `moved` is x + direction; shrink < 1 pulls it back onto the ball.
-template <typename Out, bool kExact, typename Acc>
-MDPROP_HOST_DEVICE Out l2_value(Acc moved, Acc origin, Acc shrink, Acc lower, Acc upper) {
-  const Acc delta = (moved - origin) * shrink;
-  return place_value<Out, kExact>(shrink < 1 ? origin + delta : moved, delta < 0 ? -delta : delta, origin, lower,
-                                  upper);
+// What a value adds to the length of its sample's perturbation: a NaN, which stays one, adds nothing.
+template <typename Acc>
+MDPROP_HOST_DEVICE Acc l2_distance(Acc moved, Acc origin) {
+  return at_most(magnitude(moved - origin), kLargestFinite<Acc>);
 }
 
-// What a sample's perturbation of the given norm is multiplied by.
+// Pulls a sample's perturbation of the given norm back onto the ball, if it is outside.
 template <typename Acc>
-MDPROP_HOST_DEVICE Acc l2_shrink(ScaledNorm delta, double radius) {
-  const double limit = radius * delta.unit;
-  return delta.norm > limit ? static_cast<Acc>(limit / delta.norm * kBallSlack<Acc>) : Acc(1);
+struct L2Pull {
+  Direction<Acc> inwards;
+  bool outside;
+
+  MDPROP_HOST_DEVICE L2Pull(ScaledNorm delta, double radius)
+      : inwards(delta, radius * kBallSlack<Acc>), outside(delta.norm > radius * delta.unit) {}
+};
+
+// One value of the l2 step: `moved` is x + direction.
+template <typename Out, bool kExact, typename Acc>
+MDPROP_HOST_DEVICE Out l2_value(Acc moved, Acc origin, const L2Pull<Acc>& pull, Acc lower, Acc upper) {
+  const Acc pulled = pull.inwards.along(finite(moved - origin));
+  const Acc value = pull.outside ? origin + pulled : moved;
+  const Acc limit = pull.outside ? std::fabs(pulled) : Acc(INFINITY);
+  return place_value<Out, kExact>(origin != origin ? origin : value, limit, origin, lower, upper);
 }
 
 // The radius that is left when the roundings of values at rest, which have the length `used`, are paid for.

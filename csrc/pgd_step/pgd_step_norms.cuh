@@ -58,15 +58,15 @@ __device__ void l2_step(const PgdStepArgs<T>& args, Target target, Sample<T>& sa
   const Direction<Acc> direction(norm_of_squares<Acc>(grad_sums), options.step);
   const auto delta_sums = sample.template sum<kSquares + 1>([=](const PgdValue<Acc>& value) {
     Sums<kSquares + 1> sums;
-    add_square(direction.moved(value.x, value.grad) - value.origin, sums);
+    add_square(l2_distance(direction.moved(value.x, value.grad), value.origin), sums);
     const double rest = rest_distance<Target>(value);
     sums.values[kSquares] = rest * rest;
     return sums;
   });
   const double radius = l2_radius(options.radius, sqrt(delta_sums[kSquares]));
-  const Acc shrink = l2_shrink<Acc>(norm_of_squares<Acc>(delta_sums), Target::kExact ? options.radius : radius);
+  const L2Pull<Acc> pull(norm_of_squares<Acc>(delta_sums), Target::kExact ? options.radius : radius);
   sample.write(target, [=](const PgdValue<Acc>& value) {
-    return l2_value<typename Target::Out, Target::kExact>(direction.moved(value.x, value.grad), value.origin, shrink,
+    return l2_value<typename Target::Out, Target::kExact>(direction.moved(value.x, value.grad), value.origin, pull,
                                                           value.lower, value.upper);
   });
 }
@@ -137,14 +137,13 @@ __device__ void l1_step(const PgdStepArgs<T>& args, Target target, const SampleP
   // What the centres and their roundings use of the radius, the total for 0, and the sums for the guess.
   const auto first = sample.template sum<5>([=](const PgdValue<Acc>& value) {
     const L1Coordinate<Acc> at = l1_coordinate(value, options.step);
-    const Acc moved = value.origin - at.centre;
     const Sums<3> sums = l1_sums(at.reach, at.room, guess);
-    return Sums<5>{{static_cast<double>(moved < 0 ? -moved : moved) + rest_distance<Target>(value),
+    return Sums<5>{{static_cast<double>(magnitude(value.origin - at.centre)) + rest_distance<Target>(value),
                     static_cast<double>(l1_pull(at.reach, at.room, Acc(0))), sums[0], sums[1], sums[2]}};
   });
   const L1Sums at_guess = to_l1_sums({{first[2], first[3], first[4]}});
   L1Search<Acc> search(options.radius - first[0], first[1], guess, at_guess);
-  for (int round = 0; team.begin_round(round, search.searching()); ++round) {
+  while (team.begin_round(search.searching())) {
     const Acc lambda = search.lambda();
     const auto sums = sample.template sum<3>(
         [=](const PgdValue<Acc>& value) {
@@ -152,7 +151,7 @@ __device__ void l1_step(const PgdStepArgs<T>& args, Target target, const SampleP
           return l1_sums(at.reach, at.room, lambda);
         },
         !search.searching());
-    if (!team.end_round(round)) break;
+    if (!team.end_round()) break;
     if (search.searching()) search.update(to_l1_sums(sums));
   }
   const L1Solution<Acc> solution = search.solution();

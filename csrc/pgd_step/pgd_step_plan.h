@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "pgd_step/pgd_step.h"
 
@@ -10,16 +11,16 @@ MDPROP_ISA_BEGIN
 
 // A sample is summed up by a team of one or more blocks. It has a fixed number of parts, which depends on its size
 // alone; each is summed up by one block, and the parts are added in order: so the size of the team does not show in the
-// bits.
+// bits. Teams of several blocks go through the samples, so that those under way at once stay in the caches.
 constexpr int kTeamThreads = 256;
 constexpr int kTeamBlocks = 2;  // that a multiprocessor holds: each has half of its registers and shared memory
 constexpr int64_t kPartSize = 8192;
 constexpr int64_t kMaxParts = 64;
-constexpr int64_t kMaxTeams = 1024;  // with more samples than these, one block each fills any card
+constexpr int64_t kMaxTeams = 256;  // of several blocks: more than a card holds
 
-constexpr int kMaxFields = 5;    // of a sum
-constexpr int kMaxRounds = 128;  // passes of the l1 search, at most
-constexpr int64_t kRoundBytes = kMaxRounds * static_cast<int64_t>(sizeof(int));
+constexpr int kMaxFields = 5;           // of a sum
+constexpr int kRoundCounters = 3;       // of searching teams, used in turn
+constexpr int64_t kCounterBytes = 256;  // keeps the sums behind them aligned
 
 // l1 starts from a guess where a sample is larger than shared memory may hold, so that passes are expensive. The size
 // of the sample alone decides, since the way of a search shows in its last bits.
@@ -30,7 +31,7 @@ constexpr int kGuessBytes = 32 << 10;  // of shared memory for the guess, behind
 struct SamplePlan {
   int64_t chunks, parts;  // of a sample
   int64_t chunks_a_part;  // a chunk is a run of every thread of a block
-  int team_size;          // blocks a sample
+  int team_size;          // blocks
   int cached_chunks;      // of a block's chunks, that its shared memory holds
   bool guesses;           // see kGuessFrom
   bool vector;            // runs are aligned
@@ -40,12 +41,34 @@ inline int64_t count_parts(int64_t sample_size) {
   return std::clamp<int64_t>((sample_size + kPartSize - 1) / kPartSize, 1, kMaxParts);
 }
 
-// Bytes: a counter a round, then the sums of all parts twice, since one set may still be read while the next is
-// written.
+// How many teams of the given size work at once.
+inline int64_t count_teams(int64_t samples, int64_t team_size, int64_t resident_blocks) {
+  return std::min({samples, resident_blocks / team_size, team_size == 1 ? resident_blocks : kMaxTeams});
+}
+
+// The team size that should take the least time, where L2 and shared memory hold `cached_samples` samples. A round
+// takes as long as the parts of a block and its barriers. The weights are an estimate for the three passes and two
+// barriers of l2: a part that comes from memory in every pass takes twice as long, the barriers take a third of a
+// cached part.
+inline int64_t choose_team_size(int64_t samples, int64_t parts, int64_t resident_blocks, int64_t cached_samples) {
+  int64_t best = 1, least = std::numeric_limits<int64_t>::max();
+  for (int64_t size = 1; size <= std::min(parts, resident_blocks); ++size) {
+    const int64_t teams = count_teams(samples, size, resident_blocks);
+    const int64_t rounds = (samples + teams - 1) / teams, own_parts = (parts + size - 1) / size;
+    const int64_t time = rounds * (own_parts * (teams <= cached_samples ? 3 : 6) + (size > 1 ? 1 : 0));
+    if (time < least) {
+      least = time;
+      best = size;
+    }
+  }
+  return best;
+}
+
+// Bytes: the counters, then the sums of all parts twice, since one set may still be read while the next is written.
 inline int64_t pgd_step_workspace(int64_t samples, int64_t sample_size) {
   const int64_t parts = count_parts(sample_size);
-  if (parts == 1 || samples > kMaxTeams) return 0;
-  return kRoundBytes + 2 * samples * parts * kMaxFields * static_cast<int64_t>(sizeof(double));
+  if (parts == 1) return 0;
+  return kCounterBytes + 2 * std::min(samples, kMaxTeams) * parts * kMaxFields * static_cast<int64_t>(sizeof(double));
 }
 
 constexpr int64_t kNoiseTile = 1024;  // values whose noise one warp sums up

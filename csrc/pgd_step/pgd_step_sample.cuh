@@ -22,8 +22,14 @@ class Sample {
   using Acc = acc_t<T>;
 
  public:
-  __device__ Sample(const PgdStepArgs<T>& args, const SamplePlan& plan, Team& team)
-      : args_(args), plan_(plan), team_(team), sample_(team.sample()), inactive_(!is_active(args, sample_)) {}
+  // A number past the last sample stands for one that is not active.
+  __device__ Sample(const PgdStepArgs<T>& args, const SamplePlan& plan, Team& team, int64_t number)
+      : args_(args),
+        plan_(plan),
+        team_(team),
+        sample_(min(number, args.samples - 1)),
+        absent_(number >= args.samples),
+        inactive_(absent_ || !is_active(args, sample_)) {}
 
   __device__ int64_t number() const { return sample_; }
   __device__ bool inactive() const { return inactive_; }
@@ -67,6 +73,7 @@ class Sample {
   // x for every value: the result of a sample that is not active.
   template <typename Target>
   __device__ void write_x(Target target) const {
+    if (absent_) return;
     for (int64_t part = team_.first_part(); part < plan_.parts; part += team_.part_step()) {
       for (int64_t chunk = part * plan_.chunks_a_part; chunk < end_chunk(part); ++chunk) {
         store_x(args_, target, sample_, place(chunk));
@@ -174,7 +181,7 @@ class Sample {
   const SamplePlan& plan_;
   Team& team_;
   int64_t sample_;
-  bool inactive_, filled_ = false;
+  bool absent_, inactive_, filled_ = false;
   Momentum momentum_ = Momentum::kNone;
   Direction<Acc> normalised_ = Direction<Acc>({0, 1}, 0);
 };

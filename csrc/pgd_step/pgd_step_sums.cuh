@@ -51,18 +51,19 @@ class BlockSum {
 };
 
 // The blocks that share a sample: `size` of them, of which this one is number `rank`. With more than one, the whole
-// grid is resident, and every block makes the same calls in the same order.
+// grid is resident, and every block makes the same calls in the same order, for one sample after the other.
 class Team {
  public:
-  __device__ Team(unsigned char* workspace, int64_t samples, int64_t parts, int size)
-      : sample_(blockIdx.x / static_cast<unsigned>(size)),
-        parts_(parts),
+  __device__ Team(unsigned char* workspace, int64_t parts, int size)
+      : parts_(parts),
+        number_(static_cast<int>(blockIdx.x / static_cast<unsigned>(size))),
         size_(size),
         rank_(static_cast<int>(blockIdx.x % static_cast<unsigned>(size))),
-        workspace_(workspace),
-        samples_(samples) {}
+        workspace_(workspace) {}
 
-  __device__ int64_t sample() const { return sample_; }
+  __device__ int number() const { return number_; }
+  // Of teams in the grid.
+  __device__ int count() const { return static_cast<int>(gridDim.x / static_cast<unsigned>(size_)); }
   __device__ int64_t first_part() const { return rank_; }
   __device__ int64_t part_step() const { return size_; }
   __device__ bool alone() const { return size_ == 1; }
@@ -96,26 +97,34 @@ class Team {
 
   // Brackets a sum of a search whose length differs from sample to sample: a team that has finished takes part in the
   // barriers until all have. begin_round is false where this block, end_round where every team, has finished.
-  __device__ bool begin_round(int round, bool searching) {
+  __device__ bool begin_round(bool searching) {
     if (alone()) return searching;
-    if (searching && rank_ == 0 && threadIdx.x == 0) atomicAdd(searching_teams(round), 1);
+    if (rank_ == 0 && threadIdx.x == 0) {
+      if (searching) atomicAdd(searching_teams(round_), 1);
+      // The next counter was last read before the last barrier, and is added to after the next one.
+      if (number_ == 0) *searching_teams((round_ + 1) % kRoundCounters) = 0;
+    }
     return true;
   }
-  __device__ bool end_round(int round) const { return alone() || *searching_teams(round) != 0; }
+  __device__ bool end_round() {
+    if (alone()) return true;
+    const bool searching = *searching_teams(round_) != 0;
+    round_ = (round_ + 1) % kRoundCounters;
+    return searching;
+  }
 
  private:
   __device__ int* searching_teams(int round) const { return reinterpret_cast<int*>(workspace_) + round; }
   // The sums of a part in the set whose turn it is.
   __device__ double* partial(int64_t part) const {
-    double* const sets = reinterpret_cast<double*>(workspace_ + kRoundBytes);
-    return sets + ((turn_ * samples_ + sample_) * parts_ + part) * kMaxFields;
+    double* const sets = reinterpret_cast<double*>(workspace_ + kCounterBytes);
+    return sets + ((turn_ * count() + number_) * parts_ + part) * kMaxFields;
   }
 
-  int64_t sample_, parts_;
-  int size_, rank_;
+  int64_t parts_;
+  int number_, size_, rank_;
   unsigned char* workspace_;
-  int64_t samples_;
-  int64_t turn_ = 0;
+  int turn_ = 0, round_ = 0;
   BlockSum block_sum_;
 };
 

@@ -139,24 +139,63 @@ void check_equal(int64_t samples, int64_t size, const PgdOptions& options, int64
   }
 }
 
-// The same bits whatever the number of blocks that share a sample, and however much of it they keep.
+// NaN and infinity in x and origin: like the CPU, and the rest of the sample finite.
+template <typename T>
+void test_special_values() {
+  for (const PgdNorm norm : mdprop_test::kNorms) {
+    PgdProblem<T> problem(1, 40, PgdOptions{norm});
+    const auto value = [](float v) { return mdprop::narrow<T>(static_cast<acc_t<T>>(v)); };
+    problem.x[3] = problem.origin[7] = value(NAN);
+    problem.x[5] = value(INFINITY);
+    problem.x[30] = value(-INFINITY);
+    const Results<T> expected = on_cpu<T, T>(problem), got = on_card<T, T>(problem, 0, false);
+    for (int i = 0; i < 40; ++i) {
+      const double a = mdprop::widen(expected.out[i]), b = mdprop::widen(got.out[i]);
+      CHECK(i == 3 || i == 7 ? std::isnan(a) && std::isnan(b) : std::fabs(a - b) <= tolerance<T>(norm));
+    }
+  }
+}
+
+// The same bits whatever the number of teams and of their blocks, with samples that are not active and a last round for
+// some of the teams alone: one block a sample first, then teams of three that take one to five samples each.
 template <typename T>
 void test_teams() {
   const int before = mdprop::emulation::multiprocessors();
   for (const PgdNorm norm : mdprop_test::kNorms) {
-    PgdOptions options{norm};
-    options.velocity = true;
-    const PgdProblem<T> problem(2, 30000, options);
-    mdprop::emulation::set_multiprocessors(1);
-    const Results<T> alone = on_card<T, T>(problem, 0, false);
-    for (const int multiprocessors : {2, 4, 20}) {
-      mdprop::emulation::set_multiprocessors(multiprocessors);
-      const Results<T> shared = on_card<T, T>(problem, 0, false);
-      CHECK(std::memcmp(alone.out.data(), shared.out.data(), alone.out.size() * sizeof(T)) == 0);
-      CHECK(alone.velocity == shared.velocity);
+    for (const bool velocity : {false, true}) {
+      PgdOptions options{norm};
+      options.velocity = velocity, options.active = true;
+      const PgdProblem<T> problem(5, 20000, options);
+      mdprop::emulation::set_multiprocessors(1);
+      const Results<T> alone = on_card<T, T>(problem, 0, false);
+      for (const int multiprocessors : {2, 3, 5, 20}) {
+        mdprop::emulation::set_multiprocessors(multiprocessors);
+        const Results<T> shared = on_card<T, T>(problem, 0, false);
+        CHECK(std::memcmp(alone.out.data(), shared.out.data(), alone.out.size() * sizeof(T)) == 0);
+        CHECK(alone.velocity == shared.velocity);
+      }
     }
   }
   mdprop::emulation::set_multiprocessors(before);
+}
+
+// Teams take one sample after the other where more at once would not stay in the caches.
+void test_team_sizes() {
+  constexpr int64_t kBlocks = 264, kParts = 19, kCached = 38;  // 224 x 224 images in fp32 on 132 multiprocessors
+  CHECK(mdprop::choose_team_size(8, kParts, kBlocks, kCached) == kParts);
+  CHECK(mdprop::choose_team_size(128, kParts, kBlocks, kCached) == 10);
+  CHECK(mdprop::choose_team_size(1000, 2, kBlocks, 600) == 1);
+  CHECK(mdprop::choose_team_size(4, 64, kBlocks, 0) == 64);  // none stays, but all blocks have work
+  CHECK(mdprop::choose_team_size(5, 3, 6, 2) == 3 && mdprop::count_teams(5, 3, 6) == 2);
+  for (const int64_t samples : {1, 7, 300, 100000}) {
+    const int64_t sums = mdprop::pgd_step_workspace(samples, kParts * mdprop::kPartSize) - mdprop::kCounterBytes;
+    for (const int64_t blocks : {2, 6, 264, 2000}) {
+      const int64_t size = mdprop::choose_team_size(samples, kParts, blocks, 10);
+      const int64_t teams = mdprop::count_teams(samples, size, blocks);
+      CHECK(size >= 1 && size <= kParts && teams >= 1 && teams <= samples && teams * size <= blocks);
+      CHECK(size == 1 || sums >= 2 * 8 * teams * kParts * mdprop::kMaxFields);
+    }
+  }
 }
 
 // Sizes: below a run, several samples a block of linf, one block, resident with tails, streamed by one block and by
@@ -241,6 +280,10 @@ int main() {
   test_sizes<double>();
   test_sizes<BFloat16>();
   test_sizes<Half>();
+  test_special_values<float>();
+  test_special_values<double>();
+  test_special_values<BFloat16>();
+  test_team_sizes();
   test_teams<float>();
   test_teams<BFloat16>();
   test_options<float>(2000, 12288);

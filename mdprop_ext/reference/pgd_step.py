@@ -66,8 +66,9 @@ def store(
         return value
     low, high = clamp(low, lower, upper), clamp(high, lower, upper)
     rounded = _round_between(value, low, high, dtype)
+    wide = rounded.to(value.dtype)
     centre = clamp(origin, lower, upper)
-    return torch.where((rounded < low) | (rounded > high), _round_in_box(centre, lower, upper, dtype), rounded)
+    return torch.where((wide < low) | (wide > high), _round_in_box(centre, lower, upper, dtype), rounded)
 
 
 def place(value: Tensor, limit: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,14 +132,16 @@ def _l2(
     unit, norm = _scaled_norm(grad)
     scale = torch.where((norm > 0) & norm.isfinite(), step / norm, 0).to(x.dtype)
     moved = torch.where(scale == 0, x, x + scale * (unit * grad))
-    delta = moved - origin
-    unit, norm = _scaled_norm(delta)
+    delta = (moved - origin).nan_to_num(nan=math.nan)  # the largest finite value for infinity
+    unit, norm = _scaled_norm(delta.nan_to_num(nan=0.0))
     limit = radius.double()
     if rounding is not None:
         limit = (limit.square() - _norm(rounding).square()).clamp(min=0).sqrt()
-    shrink = torch.where(norm > limit * unit, limit * unit / norm * slack(x.dtype), 1).to(x.dtype)
-    delta = delta * shrink
-    return place(torch.where(shrink < 1, origin + delta, moved), delta.abs(), origin)
+    outside = norm > limit * unit
+    scale = torch.where(outside, limit * slack(x.dtype) / norm, 0).to(x.dtype)
+    pulled = scale * (unit * delta)
+    value = torch.where(origin.isnan(), origin, torch.where(outside, origin + pulled, moved))
+    return place(value, torch.where(outside, pulled.abs(), math.inf), origin)
 
 
 def _l1(
@@ -154,28 +157,41 @@ def _l1(
     moved = x + step * grad.sign()
     centre = clamp(origin, lower, upper)
     delta = moved - centre
-    room = _rows(torch.where(delta > 0, upper - centre, centre - lower).double())
+    room = _rows(torch.where(delta > 0, upper - centre, centre - lower).double()).nan_to_num(nan=0.0, posinf=math.inf)
     reach = _rows(delta.abs().double()).nan_to_num(nan=0.0, posinf=torch.finfo(x.dtype).max)
     used = (origin - centre).abs().double() + (0 if rounding is None else rounding.double())
     left = _rows(radius.double().expand(x.shape))[:, :1] - _rows(used).nansum(dim=1, keepdim=True)
-    threshold = _l1_threshold(reach, room, left.clamp(min=0) * slack(x.dtype))
-    pull = torch.minimum((reach - threshold).clamp(min=0), room).to(x.dtype).reshape(x.shape)
+    pull = _l1_pull(reach, room, left.clamp(min=0) * slack(x.dtype)).to(x.dtype).reshape(x.shape)
     inside = per_sample((torch.minimum(reach, room).sum(dim=1, keepdim=True) <= left), x, torch.bool)
-    pulled = torch.where(delta.isnan(), delta, centre + delta.sign() * pull)
-    return place(torch.where(inside, moved, pulled), torch.where(inside, delta.abs(), pull), centre)
+    value = torch.where(inside, moved, centre + delta.sign() * pull)
+    return place(torch.where(delta.isnan(), delta, value), torch.where(inside, math.inf, pull), centre)
 
 
-def _l1_threshold(reach: Tensor, room: Tensor, target: Tensor) -> Tensor:
-    """The ``t >= 0`` of each row at which ``sum(min(max(reach - t, 0), room)) = target``, by sorted breakpoints."""
-    points = torch.cat([reach, (reach - room).clamp(min=0)], dim=1)
-    points, order = points.sort(dim=1, descending=True)
-    # Going down, a value starts to grow at its reach and stops at reach - room.
-    slopes = torch.where(order < reach.shape[1], 1.0, -1.0).cumsum(dim=1)
-    sums = (slopes[:, :-1] * (points[:, :-1] - points[:, 1:])).cumsum(dim=1)
-    sums = torch.nn.functional.pad(sums, (1, 0))
-    before = ((sums < target).sum(dim=1, keepdim=True) - 1).clamp(min=0)
-    slope = slopes.gather(1, before)
-    return points.gather(1, before) - (target - sums.gather(1, before)) / slope.clamp(min=1)
+def _l1_pull(reach: Tensor, room: Tensor, target: Tensor) -> Tensor:
+    """``min(max(reach - t, 0), room)`` for the ``t >= 0`` of each row at which these add up to ``target``.
+
+    Going down, a pull starts to grow at ``t = reach`` and stops at ``reach - room``. The pulls are interpolated between
+    the two of these points around ``t``, since ``t`` itself may be too large to be stored well.
+    """
+    points = torch.cat([reach, (reach - room).clamp(min=0)], dim=1).sort(dim=1, descending=True).values
+
+    def pull(at: Tensor) -> Tensor:
+        return torch.minimum((reach - points.gather(1, at)).clamp(min=0), room)
+
+    def mean(pulls: Tensor) -> Tensor:
+        return (pulls / reach.shape[1]).sum(dim=1, keepdim=True)  # finite, where a sum need not be
+
+    wanted = target / reach.shape[1]
+    first = torch.zeros_like(target, dtype=torch.int64)
+    last = torch.full_like(first, points.shape[1] - 1)
+    for _ in range(points.shape[1].bit_length()):
+        middle = (first + last) // 2
+        below = mean(pull(middle)) < wanted
+        first, last = torch.where(below, middle, first), torch.where(below, last, middle)
+    least, most = pull(first), pull(last)
+    start, end = mean(least), mean(most)
+    share = torch.where(end > start, (wanted - start) / (end - start), 0).clamp(0, 1)
+    return least + share * (most - least)
 
 
 def _update_velocity(velocity: Tensor, grad: Tensor, decay: float, moving: Tensor, shown: Tensor) -> None:
@@ -215,8 +231,9 @@ def _slightly_below(value: Tensor) -> Tensor:
 def _round_between(value: Tensor, low: Tensor, high: Tensor, dtype: torch.dtype) -> Tensor:
     """Rounds to ``dtype`` without leaving ``[low, high]``, if that holds a value of it."""
     rounded = value.to(dtype)
+    wide = rounded.to(value.dtype)  # bounds without dimensions would be compared in the narrower type
     down, up = _next(rounded, -math.inf), _next(rounded, math.inf)
-    return torch.where(rounded > high, down, torch.where(rounded < low, up, rounded))
+    return torch.where(wide > high, down, torch.where(wide < low, up, rounded))
 
 
 def _round_in_box(value: Tensor, lower: float | Tensor, upper: float | Tensor, dtype: torch.dtype) -> Tensor:
@@ -225,9 +242,10 @@ def _round_in_box(value: Tensor, lower: float | Tensor, upper: float | Tensor, d
 
 
 def _rounding_distance(origin: Tensor, lower: float | Tensor, upper: float | Tensor, dtype: torch.dtype) -> Tensor:
-    """How far the values of ``dtype`` nearest to the clamped origins are from them."""
+    """How far the values of ``dtype`` nearest to the clamped origins are from them; 0 for NaN."""
     centre = clamp(origin, lower, upper)
-    return (_round_in_box(centre, lower, upper, dtype).to(origin.dtype) - centre).abs()
+    distance = (_round_in_box(centre, lower, upper, dtype).to(origin.dtype) - centre).abs()
+    return torch.where(distance.isnan(), 0, distance)
 
 
 def _next(value: Tensor, towards: float) -> Tensor:

@@ -95,6 +95,7 @@ enum cudaError_t { cudaSuccess = 0, cudaErrorUnknown = 999 };
 using cudaStream_t = void*;
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrL2CacheSize = 38,
   cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
 };
@@ -113,6 +114,9 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount:
       *value = ::mdprop::emulation::multiprocessors();
+      return cudaSuccess;
+    case cudaDevAttrL2CacheSize:
+      *value = 512 << 10;  // as small against the inputs of tests as a card's is against large batches
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
       *value = 100 << 10;  // the least of any card from sm_80 on
