@@ -153,7 +153,7 @@ void for_each_sample(const PgdStepArgs<T>& args, bool wanted, const Run& run) {
 
 template <typename T>
 void pgd_step(const PgdStepArgs<T>& given) {
-  PgdStepArgs<T> args = given;
+  PgdStepArgs<T> args = with_storable_box(given);
   if (args.velocity != nullptr) {
     for_each_sample(args, true, [&](int64_t sample) { update_velocity(args, sample); });
     args.grad = args.velocity;

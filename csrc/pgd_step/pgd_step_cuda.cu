@@ -124,7 +124,8 @@ void run_samples(const PgdStepArgs<T>& args, Target target, bool vector, void* s
 }  // namespace
 
 template <typename T>
-void pgd_step_cuda(const PgdStepArgs<T>& args, void* stream) {
+void pgd_step_cuda(const PgdStepArgs<T>& given, void* stream) {
+  const PgdStepArgs<T> args = with_storable_box(given);
   with_target(args, [&](auto target) {
     const bool vector = runs_are_vectors(args, target);
     switch (args.norm) {

@@ -94,30 +94,41 @@ MDPROP_HOST_DEVICE Acc magnitude(Acc value) {
   return size > 0 ? size : Acc(0);
 }
 
-// The value, or its neighbour where that is nearer to [low, high].
-template <typename Out, typename Acc>
-MDPROP_HOST_DEVICE Out step_into(Out value, Acc low, Acc high) {
-  return widen(value) > high ? next_below(value) : widen(value) < low ? next_above(value) : value;
-}
-
 // Rounds to the storage type without leaving [low, high], if that holds a storable value.
 template <typename Out, typename Acc>
 MDPROP_HOST_DEVICE Out narrow_between(Acc value, Acc low, Acc high) {
-  return step_into(narrow<Out>(value), low, high);
+  const Out rounded = narrow<Out>(value);
+  return widen(rounded) > high ? next_below(rounded) : widen(rounded) < low ? next_above(rounded) : rounded;
 }
 
-// Rounds to the type of the result within [low, high], which lies in the box and holds `centre`. Where no storable
-// value is in there, the result is that of the box nearest to the centre. With kExact, that is so only where the centre
-// is an end of the box: a step into the interval that would leave the box is then left out.
+// A box whose ends half storage types can hold, inside of the given one: results in these types do not care.
+template <typename T>
+MDPROP_HOST_DEVICE acc_t<T> storable_lower(acc_t<T> bound) {
+  if constexpr (sizeof(T) == sizeof(acc_t<T>)) return bound;
+  return widen(narrow_between<T>(bound, bound, acc_t<T>(INFINITY)));
+}
+template <typename T>
+MDPROP_HOST_DEVICE acc_t<T> storable_upper(acc_t<T> bound) {
+  if constexpr (sizeof(T) == sizeof(acc_t<T>)) return bound;
+  return widen(narrow_between<T>(bound, acc_t<T>(-INFINITY), bound));
+}
+
+// The arguments with the numbers of their box made storable.
+template <template <typename> typename Args, typename T>
+Args<T> with_storable_box(Args<T> args) {
+  args.lower = storable_lower<T>(args.lower);
+  args.upper = storable_upper<T>(args.upper);
+  return args;
+}
+
+// Rounds to the type of the result within [low, high], which holds `centre`. Where that is not storable (kExact false),
+// the interval may hold no storable value; then the result is the storable value of the box nearest to the centre.
 template <typename Out, bool kExact, typename Acc>
 MDPROP_HOST_DEVICE Out narrow_near(Acc value, Acc low, Acc high, Acc centre, Acc lower, Acc upper) {
   if constexpr (sizeof(Out) == sizeof(Acc)) {
     return narrow<Out>(value);
   } else if constexpr (kExact) {
-    const Out rounded = narrow<Out>(value);
-    const Acc first = widen(next_above(rounded)) > upper ? Acc(-INFINITY) : low;
-    const Acc last = widen(next_below(rounded)) < lower ? Acc(INFINITY) : high;
-    return step_into(rounded, first, last);
+    return narrow_between<Out>(value, low, high);
   } else {
     // Rounding is monotonic: between storable limits it stays between them.
     const Acc nearest = widen(narrow_between<Out>(centre, lower, upper));

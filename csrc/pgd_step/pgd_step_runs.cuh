@@ -67,7 +67,8 @@ __device__ void store_run(S* to, const RunPlace& place, int64_t size, const S (&
   }
 }
 
-template <int kCount, typename Args, typename Acc>
+// The box, with ends that T can store.
+template <typename T, int kCount, typename Args, typename Acc>
 __device__ void load_bounds(const Args& args, int64_t sample, const RunPlace& place, Acc (&lower)[kCount],
                             Acc (&upper)[kCount]) {
   for (int k = 0; k < kCount; ++k) lower[k] = args.lower;
@@ -76,6 +77,8 @@ __device__ void load_bounds(const Args& args, int64_t sample, const RunPlace& pl
   const int64_t start = sample * args.bound_sample_stride;
   load_run<false>(args.lower_bounds + start, place, args.sample_size, lower);
   load_run<false>(args.upper_bounds + start, place, args.sample_size, upper);
+  for (int k = 0; k < kCount; ++k) lower[k] = storable_lower<T>(lower[k]);
+  for (int k = 0; k < kCount; ++k) upper[k] = storable_upper<T>(upper[k]);
 }
 
 // A value with all that a step needs of it. Where `shown` is false, because the mask is 0 or the sample has ended, it
@@ -146,7 +149,7 @@ __device__ InputRun<T> complete_run(const PgdStepArgs<T>& args, int64_t sample, 
                                     const RawRun<T>& raw) {
   using Acc = acc_t<T>;
   InputRun<T> run;
-  load_bounds(args, sample, place, run.lower, run.upper);
+  load_bounds<T>(args, sample, place, run.lower, run.upper);
   run.shown = shown_bits(args, sample, place);
   for (int k = 0; k < kRun<T>; ++k) {
     run.x[k] = raw.x[k];

@@ -18,6 +18,33 @@ MDPROP_ISA_BEGIN
 
 constexpr int64_t kTilesPerTask = 8;
 
+// The box of up to kTile neighbouring values, with ends that T can store.
+template <typename T>
+class BoxTile {
+ public:
+  const acc_t<T>*lower, *upper;
+  int64_t stride;  // of both: 0 or 1
+
+  template <typename Args>
+  void load(const Args& args, int64_t sample, int64_t i, [[maybe_unused]] int64_t count) {
+    stride = args.lower_bounds != nullptr ? 1 : 0;
+    const int64_t at = sample * args.bound_sample_stride + i;
+    lower = stride != 0 ? args.lower_bounds + at : &args.lower;
+    upper = stride != 0 ? args.upper_bounds + at : &args.upper;
+    if constexpr (kCopies) {
+      if (stride == 0) return;
+      for (int64_t j = 0; j < count; ++j) lower_copy_[j] = storable_lower<T>(lower[j]);
+      for (int64_t j = 0; j < count; ++j) upper_copy_[j] = storable_upper<T>(upper[j]);
+      lower = lower_copy_;
+      upper = upper_copy_;
+    }
+  }
+
+ private:
+  static constexpr bool kCopies = sizeof(T) < sizeof(acc_t<T>);
+  alignas(64) acc_t<T> lower_copy_[kCopies ? kTile : 1], upper_copy_[kCopies ? kTile : 1];
+};
+
 // Up to kTile neighbouring values of one sample, starting at value i. Where the mask is 0, a point at rest in the box
 // stands for the value: x = origin and no gradient, which adds nothing to any norm.
 template <typename T>
@@ -31,9 +58,10 @@ class InputTile {
 
   void load(const PgdStepArgs<T>& args, int64_t sample, int64_t i, int64_t count) {
     const int64_t at = sample * args.sample_size + i;
-    bound_stride = args.lower_bounds != nullptr ? 1 : 0;
-    lower = bound_stride != 0 ? args.lower_bounds + sample * args.bound_sample_stride + i : &args.lower;
-    upper = bound_stride != 0 ? args.upper_bounds + sample * args.bound_sample_stride + i : &args.upper;
+    box_.load(args, sample, i, count);
+    lower = box_.lower;
+    upper = box_.upper;
+    bound_stride = box_.stride;
     x = x_.load(args.x + at, count);
     grad = grad_.load(args.grad + at, count);
     if (args.origin_bytes == nullptr) {
@@ -67,6 +95,7 @@ class InputTile {
     origin = origin_copy_;
   }
 
+  BoxTile<T> box_;
   Tile<T> x_, grad_, origin_;
   alignas(64) Acc x_copy_[kTile], grad_copy_[kTile], origin_copy_[kTile];
 };

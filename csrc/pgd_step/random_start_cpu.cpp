@@ -77,13 +77,12 @@ template <PgdNorm kNorm, typename T>
 void start_tiles(const RandomStartArgs<T>& args, int64_t sample, acc_t<T> scale, int64_t begin, int64_t end) {
   Tile<T> tile;
   float noise[kTile];
-  const int64_t bound_stride = args.lower_bounds != nullptr ? 1 : 0;
+  BoxTile<T> box;
   for_each_tile(begin, end, [&](int64_t i, int64_t count) {
-    const int64_t at = sample * args.sample_size + i, bounds_at = sample * args.bound_sample_stride + i;
+    const int64_t at = sample * args.sample_size + i;
+    box.load(args, sample, i, count);
     fill_noise<kNorm>(args, sample, i, count, noise);
-    start_tile<kNorm>(tile.load(args.origin + at, count), noise, scale,
-                      bound_stride != 0 ? args.lower_bounds + bounds_at : &args.lower,
-                      bound_stride != 0 ? args.upper_bounds + bounds_at : &args.upper, bound_stride, count,
+    start_tile<kNorm>(tile.load(args.origin + at, count), noise, scale, box.lower, box.upper, box.stride, count,
                       args.out + at);
   });
 }
@@ -104,7 +103,8 @@ void start(const RandomStartArgs<T>& args) {
 }  // namespace
 
 template <typename T>
-void random_start(const RandomStartArgs<T>& args) {
+void random_start(const RandomStartArgs<T>& given) {
+  const RandomStartArgs<T> args = with_storable_box(given);
   switch (args.norm) {
     case PgdNorm::kLinf:
       return start<PgdNorm::kLinf>(args);

@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads)
   T origin[kWords] = {}, results[kWords];
   Acc lower[kWords], upper[kWords];
   load_run<true>(args.origin + sample * args.sample_size, place, args.sample_size, origin);
-  load_bounds(args, sample, place, lower, upper);
+  load_bounds<T>(args, sample, place, lower, upper);
   Acc scale;
   if constexpr (kNorm == PgdNorm::kLinf) {
     scale = round_down<Acc>(args.radii != nullptr ? args.radii[sample] : args.radius);
@@ -115,7 +115,8 @@ void start(const RandomStartArgs<T>& args, void* stream) {
 }  // namespace
 
 template <typename T>
-void random_start_cuda(const RandomStartArgs<T>& args, void* stream) {
+void random_start_cuda(const RandomStartArgs<T>& given, void* stream) {
+  const RandomStartArgs<T> args = with_storable_box(given);
   switch (args.norm) {
     case PgdNorm::kLinf:
       return start<PgdNorm::kLinf>(args, stream);
