@@ -7,7 +7,7 @@
 namespace mdprop::emulation {
 
 // Watches while it lives. Unless beat() is called again within MDPROP_EMULATION_SECONDS (60), what `describe` says is
-// printed and the program aborts. One at a time.
+// printed and the program ends. One at a time.
 class Watch {
  public:
   explicit Watch(const std::function<std::string()>& describe);
