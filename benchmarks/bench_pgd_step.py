@@ -22,7 +22,7 @@ def eager(x: Tensor, grad: Tensor, origin: Tensor, *, norm: str, step: float, ra
         moved = x + step * grad.sign()
         return torch.clamp(origin + torch.clamp(moved - origin, -radius, radius), 0, 1)
     if norm == "l1":
-        return eager_l1(x + step * grad.sign(), origin, radius)
+        return eager_l1(x + step * grad.sign(), origin, radius).to(x.dtype)
     sides = (-1, *[1] * (x.dim() - 1))
     moved = x + step * grad / grad.flatten(1).norm(dim=1).view(sides)
     delta = moved - origin

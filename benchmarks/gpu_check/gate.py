@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 MOST_DROP = 0.05  # of the floor's share: runs differ by less
+LEAST_SHARE = 0.8  # of what was reached before, where that is a small share itself
 
 Row = dict[str, Any]
 
@@ -27,7 +28,7 @@ def drops(rows: list[Row], known: list[Row]) -> list[str]:
     lines = []
     for row in rows:
         old, new = before.get(key_of(row)), row["floor_fraction"]
-        if old is not None and new is not None and old - new > MOST_DROP:
+        if old is not None and new is not None and (old - new > MOST_DROP or new < LEAST_SHARE * old):
             lines.append(f"{' '.join(key_of(row))}: {new:.2f} of the floor, the committed results say {old:.2f}")
     return lines
 

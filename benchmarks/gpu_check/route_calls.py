@@ -16,6 +16,7 @@ from torch import Tensor
 from mdprop_ext import ops
 
 TEAM = (1, 40_000)  # five parts, each summed up by a block of the sample's team
+TEAMS = (140, 16_400)  # on 132 multiprocessors teams of three blocks, most of which take two samples
 SEARCH = (64, 4096, 16)  # enough work for the filter on tensor cores, and points for four ranges
 
 
@@ -25,7 +26,7 @@ def step(shape: tuple[int, ...], norm: str, device: str, *, dtype: torch.dtype =
     options: dict[str, Any] = {"velocity": torch.ones_like(origin)} if how == "momentum" else {}
     if how == "options":
         options = {"mask": torch.rand(shape, device=device) < 0.9, "out": origin.to(torch.bfloat16)}
-        options["active"] = torch.ones(shape[0], dtype=torch.bool, device=device)
+        options["active"] = torch.arange(shape[0], device=device) % 3 != 1
     length = {"linf": 0.1, "l2": 0.1 * shape[1] ** 0.5, "l1": 0.01 * shape[1]}[norm]
     ops.pgd_step(origin, torch.randn_like(origin), origin, norm=norm, step=0.5 * length, radius=length, **options)
 
@@ -105,6 +106,10 @@ def route_calls(device: str) -> dict[str, Callable[[], None]]:
         "pgd_step linf, a team, momentum": partial(step, TEAM, "linf", device, how="momentum"),
         "pgd_step l2, a team, mask and out": partial(step, TEAM, "l2", device, how="options"),
         "pgd_step l2, a team, not aligned": partial(step, (2, 40_001), "l2", device),
+        "pgd_step l2, teams with two samples each": partial(step, TEAMS, "l2", device),
+        "pgd_step l1, teams with two samples each": partial(step, TEAMS, "l1", device),
+        "pgd_step l1, teams with two samples each, some inactive": partial(step, TEAMS, "l1", device, how="options"),
+        "pgd_step linf, teams with two samples each, momentum": partial(step, TEAMS, "linf", device, how="momentum"),
         "pgd_step l2, a block for several parts": partial(step, (300, 8200), "l2", device),
         "multi_batch_norm planes, streaming": partial(norm, (4, 2, 96, 96), device),
         "multi_batch_norm planes, streaming, ids, fused": partial(norm, (8, 2, 65, 65), device, how="ids fused"),

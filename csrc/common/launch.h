@@ -38,18 +38,24 @@ std::string kernel_name() {
 }
 
 #ifdef __CUDACC__
+template <auto kKernel>
+void check_launch(cudaError_t status) {
+  if (status != cudaSuccess) cuda_check(status, kernel_name<kKernel>());
+}
+
 // Lets the kernel have so many bytes of dynamic shared memory. The limit of a device only ever rises: another thread
 // may be about to launch with what it has been given.
-template <auto kKernel, typename Check>
-void allow_shared(size_t bytes, const Check& check) {
+template <auto kKernel>
+void allow_shared(size_t bytes) {
   static std::mutex mutex;
   static std::vector<size_t> allowed;  // by device
   int device = 0;
-  check(cudaGetDevice(&device));
+  check_launch<kKernel>(cudaGetDevice(&device));
   const std::lock_guard<std::mutex> lock(mutex);
   if (allowed.size() <= static_cast<size_t>(device)) allowed.resize(device + 1);
   if (bytes <= allowed[device]) return;
-  check(cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+  check_launch<kKernel>(
+      cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
   allowed[device] = bytes;
 }
 #endif
@@ -58,11 +64,8 @@ void allow_shared(size_t bytes, const Check& check) {
 template <auto kKernel, typename... Arguments>
 void launch_shape(const LaunchShape& shape, [[maybe_unused]] void* stream, Arguments... arguments) {
 #ifdef __CUDACC__
-  const auto check = [](cudaError_t status) {
-    if (status != cudaSuccess) cuda_check(status, kernel_name<kKernel>());
-  };
   // Without leave a block has 48 KB, its static shared memory included.
-  if (shape.shared > 0) allow_shared<kKernel>(shape.shared, check);
+  if (shape.shared > 0) allow_shared<kKernel>(shape.shared);
   cudaLaunchAttribute attributes[2] = {};
   unsigned count = 0;
   if (shape.cluster > 1) {
@@ -82,7 +85,7 @@ void launch_shape(const LaunchShape& shape, [[maybe_unused]] void* stream, Argum
   config.stream = static_cast<cudaStream_t>(stream);
   config.attrs = attributes;
   config.numAttrs = count;
-  check(cudaLaunchKernelEx(&config, kKernel, arguments...));
+  check_launch<kKernel>(cudaLaunchKernelEx(&config, kKernel, arguments...));
 #else
   const auto index = [](dim3 d) { return emulation::Index{d.x, d.y, d.z}; };
   emulation::run_grid(

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <string>
 
 #include "common/numeric.h"
 
@@ -114,12 +115,18 @@ struct NamedTensor {
   std::optional<Tensor> tensor;
 };
 
+inline std::string device_name(const torch::stable::Device& device) {
+  if (device.is_cpu()) return "cpu";
+  return device.is_cuda() ? "cuda:" + std::to_string(device.index()) : "another kind of device";
+}
+
 // Refuses tensors that are elsewhere than `x`, since kernels use their addresses.
 inline void check_device(const char* op, const Tensor& x, std::initializer_list<NamedTensor> others) {
   const torch::stable::Device device = x.device();
   for (const auto& [name, tensor] : others) {
     STD_TORCH_CHECK(!tensor.has_value() || tensor->device() == device, op, ": ", name,
-                    " must be on the device of the first tensor");
+                    " must be on the device of the first tensor, ", device_name(device), ", got ",
+                    device_name(tensor->device()));
   }
 }
 

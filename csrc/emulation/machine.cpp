@@ -32,6 +32,12 @@ int multiprocessor_count = environment_number("MDPROP_EMULATION_MULTIPROCESSORS"
 
 Machine* machine = nullptr;
 
+// Blocks that a multiprocessor of the smallest card holds at once, each with what the system reserves for it.
+uint64_t resident_blocks(const Grid& grid) {
+  const uint64_t threads = uint64_t{grid.block.x} * grid.block.y * grid.block.z;
+  return std::min<uint64_t>({16, 1536 / threads, kMultiprocessorSharedBytes / (grid.dynamic_shared + 1024)});
+}
+
 // Refuses what a card would: the limits are those of the smallest from sm_80 on.
 void check_launch(const Grid& grid) {
   const auto refuse = [&](const std::string& why) { throw std::runtime_error(grid.name + ": " + why); };
@@ -45,6 +51,11 @@ void check_launch(const Grid& grid) {
   if (grid.dynamic_shared > kSharedBytes) refuse(too_much_shared(grid.dynamic_shared));
   if (grid.cluster < 1 || grid.cluster > 8) refuse("a cluster has 1 to 8 blocks, got " + std::to_string(grid.cluster));
   if (grid.grid.x % grid.cluster != 0) refuse("the grid is no multiple of the cluster");
+  const uint64_t blocks = uint64_t{grid.grid.x} * grid.grid.y * grid.grid.z;
+  const uint64_t together = multiprocessor_count * resident_blocks(grid);
+  if (grid.cooperative && blocks > together) {
+    refuse(std::to_string(blocks) + " blocks of a cooperative grid, but " + std::to_string(together) + " run at once");
+  }
 }
 
 // Threads with their stacks, kept from grid to grid.

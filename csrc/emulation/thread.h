@@ -10,7 +10,8 @@
 namespace mdprop::emulation {
 
 constexpr int kWarpSize = 32;
-constexpr size_t kSharedBytes = 99 << 10;        // of a block: the least of any card from sm_80 on
+constexpr size_t kSharedBytes = 99 << 10;  // of a block: the least of any card from sm_80 on
+constexpr size_t kMultiprocessorSharedBytes = 100 << 10;
 constexpr size_t kStaticSharedBytes = 48 << 10;  // of these, what a kernel may hold without the launch giving it
 constexpr size_t kGuardBytes = 256;              // before and after each piece of emulated memory
 constexpr unsigned char kPoison = 0xff;          // makes every floating type a NaN, integers -1

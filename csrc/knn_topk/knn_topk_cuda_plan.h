@@ -15,7 +15,7 @@ constexpr int kKnnFilterRows = 64;      // queries that a block of the filter ho
 constexpr int kKnnFilterPoints = 128;   // points of one of its tiles
 constexpr int kKnnSortedBytes = 32768;  // neighbours that are sorted in shared memory
 constexpr int64_t kKnnBlocks = 512;     // blocks that fill any card about twice
-constexpr int64_t kKnnPlaces = 264;     // blocks of the filter that the largest cards hold at once
+constexpr int64_t kKnnPlaces = 264;     // blocks of the filter that 132 multiprocessors hold at once
 constexpr int64_t kKnnMaxFilterDim = 1 << 14;  // the bound of the filter holds up to here, and is useful
 constexpr int64_t kKnnDirectSteps = 1 << 21;   // below so many fp64 terms the filter's launches cost more
 

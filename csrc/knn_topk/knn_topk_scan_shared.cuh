@@ -15,7 +15,7 @@ constexpr int kWarpRows = 32, kWarpPoints = 64;  // scores of one warp: 2 x 8 pr
 constexpr int kRowProducts = kWarpRows / 16, kPointProducts = kWarpPoints / 8;
 constexpr size_t kMaxScanShared = 96 << 10;  // what every card gives a block
 
-// Rows in bf16 take less than 2^31 bytes, so that numbers of their values fit an int.
+// Rows in bf16 take packed_bytes, or one tile, of much less than 2^31 bytes, so that numbers of values fit an int.
 struct ScanArgs {
   const BFloat16* queries;    // [rows, padded_dim] negated
   const float* query_bounds;  // [2, rows] norm and error

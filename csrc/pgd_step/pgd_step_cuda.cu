@@ -1,5 +1,6 @@
 // pgd_step on a card. Without momentum linf is one pass. Otherwise a sample of some thousand values stays in the
-// registers of a block, so that everything is read once; a larger one is streamed for every sum by a team of blocks.
+// shared memory of a block, so that everything is read once; a larger one is streamed for every sum by a team of
+// blocks.
 #include "pgd_step/pgd_step.h"
 
 #include <algorithm>

@@ -101,23 +101,23 @@ MDPROP_HOST_DEVICE Out narrow_between(Acc value, Acc low, Acc high) {
   return widen(rounded) > high ? next_below(rounded) : widen(rounded) < low ? next_above(rounded) : rounded;
 }
 
-// A box whose ends half storage types can hold, inside of the given one: results in these types do not care.
+// Moves the ends of a box inwards to values that T can store, which changes no result in T. A box without such a value
+// stays as it is.
 template <typename T>
-MDPROP_HOST_DEVICE acc_t<T> storable_lower(acc_t<T> bound) {
-  if constexpr (sizeof(T) == sizeof(acc_t<T>)) return bound;
-  return widen(narrow_between<T>(bound, bound, acc_t<T>(INFINITY)));
-}
-template <typename T>
-MDPROP_HOST_DEVICE acc_t<T> storable_upper(acc_t<T> bound) {
-  if constexpr (sizeof(T) == sizeof(acc_t<T>)) return bound;
-  return widen(narrow_between<T>(bound, acc_t<T>(-INFINITY), bound));
+MDPROP_HOST_DEVICE void make_storable(acc_t<T>& lower, acc_t<T>& upper) {
+  if constexpr (sizeof(T) < sizeof(acc_t<T>)) {
+    const acc_t<T> low = widen(narrow_between<T>(lower, lower, acc_t<T>(INFINITY)));
+    const acc_t<T> high = widen(narrow_between<T>(upper, acc_t<T>(-INFINITY), upper));
+    const bool holds = low <= high;
+    lower = holds ? low : lower;
+    upper = holds ? high : upper;
+  }
 }
 
 // The arguments with the numbers of their box made storable.
 template <template <typename> typename Args, typename T>
 Args<T> with_storable_box(Args<T> args) {
-  args.lower = storable_lower<T>(args.lower);
-  args.upper = storable_upper<T>(args.upper);
+  make_storable<T>(args.lower, args.upper);
   return args;
 }
 

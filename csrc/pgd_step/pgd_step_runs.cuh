@@ -77,8 +77,7 @@ __device__ void load_bounds(const Args& args, int64_t sample, const RunPlace& pl
   const int64_t start = sample * args.bound_sample_stride;
   load_run<false>(args.lower_bounds + start, place, args.sample_size, lower);
   load_run<false>(args.upper_bounds + start, place, args.sample_size, upper);
-  for (int k = 0; k < kCount; ++k) lower[k] = storable_lower<T>(lower[k]);
-  for (int k = 0; k < kCount; ++k) upper[k] = storable_upper<T>(upper[k]);
+  for (int k = 0; k < kCount; ++k) make_storable<T>(lower[k], upper[k]);
 }
 
 // A value with all that a step needs of it. Where `shown` is false, because the mask is 0 or the sample has ended, it

@@ -33,8 +33,12 @@ class BoxTile {
     upper = stride != 0 ? args.upper_bounds + at : &args.upper;
     if constexpr (kCopies) {
       if (stride == 0) return;
-      for (int64_t j = 0; j < count; ++j) lower_copy_[j] = storable_lower<T>(lower[j]);
-      for (int64_t j = 0; j < count; ++j) upper_copy_[j] = storable_upper<T>(upper[j]);
+      for (int64_t j = 0; j < count; ++j) {
+        acc_t<T> low = lower[j], high = upper[j];
+        make_storable<T>(low, high);
+        lower_copy_[j] = low;
+        upper_copy_[j] = high;
+      }
       lower = lower_copy_;
       upper = upper_copy_;
     }

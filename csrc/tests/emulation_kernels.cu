@@ -236,6 +236,7 @@ void misaligned(const float* in, float* out) { launch<misaligned_kernel>(1, 1, 0
 void launch_empty(unsigned blocks, unsigned threads, size_t shared) {
   launch<empty_kernel>(blocks, threads, shared, nullptr);
 }
+void launch_together(unsigned blocks, size_t shared) { launch_cooperative<empty_kernel>(blocks, 256, shared, nullptr); }
 void launch_holding(size_t shared) { launch<holding_kernel>(1, 1, shared, nullptr); }
 void spin(unsigned* flag) { launch<spin_kernel>(1, 2, 0, nullptr, flag); }
 void vote_for_ever(unsigned* flag) { launch<vote_for_ever_kernel>(1, 32, 0, nullptr, flag); }

@@ -29,6 +29,7 @@ void misaligned(const float* in, float* out);
 constexpr int kHeldBytes = 20 << 10;
 void launch_empty(unsigned blocks, unsigned threads, size_t shared);
 void launch_holding(size_t shared);
+void launch_together(unsigned blocks, size_t shared);
 void spin(unsigned* flag);
 void vote_for_ever(unsigned* flag);
 void spin_alone(volatile unsigned* flag);

@@ -119,6 +119,9 @@ void test_limits() {
   CHECK(holds(error_of([] { launch_empty(0, 32, 0); }), {"empty_kernel", "grid of (0, 1, 1) blocks"}));
   CHECK(holds(error_of([] { launch_empty(1, 1025, 0); }), {"block of (1025, 1, 1) threads"}));
   CHECK(holds(error_of([] { launch_empty(1, 32, (99 << 10) + 1); }), {"101377 bytes", "a block has 101376"}));
+  const unsigned most = mdprop::emulation::multiprocessors() * 2;
+  CHECK(error_of([=] { launch_together(most, 48 << 10); }).empty());
+  CHECK(holds(error_of([=] { launch_together(most + 1, 48 << 10); }), {"cooperative grid", "run at once"}));
   CHECK(error_of([] { launch_holding((99 << 10) - kHeldBytes); }).empty());
   CHECK(holds(error_of([] { launch_holding((99 << 10) - kHeldBytes + 1); }), {"holding_kernel", "101377 bytes"}));
 }

@@ -7,6 +7,7 @@ import numbers
 import torch
 from torch import Tensor
 
+PLAIN = (Tensor, torch.nn.Parameter)
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -41,6 +42,11 @@ def size(name: str, value: object) -> None:
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if not 1 <= value < 2**31 - 1:
         raise ValueError(f"{name}: expected at least 1 and less than 2^31 - 1, got {value}")
+
+
+def readable(value: Tensor) -> bool:
+    """Whether the values can be looked at without asking a device: not those of a trace, which has types of its own."""
+    return type(value) in PLAIN and value.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def like(name: str, value: Tensor, other_name: str, other: Tensor) -> None:

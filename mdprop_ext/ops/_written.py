@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_STORED = (Tensor, torch.nn.Parameter)
+from mdprop_ext.ops import _check
 
 
 def check_no_gradient(name: str, value: Tensor) -> None:
@@ -44,7 +44,7 @@ def check_apart(
         first = _address(other)
         if first >= end or first + _extent(other) <= start:
             continue
-        same = first == start and other.dtype == value.dtype and other.stride() == value.stride()
+        same = first == start and other.dtype == value.dtype and _steps(other) == _steps(value)
         if not same or names[index] != twin:
             raise ValueError(f"{name}: expected memory of its own, got a tensor that overlaps {names[index]}")
 
@@ -57,12 +57,17 @@ def mark(tensors: list[Tensor]) -> None:
 
 def _address(tensor: Tensor) -> int:
     # Tensors of a trace have a type of their own, and no address; those of a function transform raise.
-    if type(tensor) not in _STORED:
+    if type(tensor) not in _check.PLAIN:
         return 0
     try:
         return tensor.data_ptr()
     except RuntimeError:
         return 0
+
+
+def _steps(tensor: Tensor) -> list[int]:
+    """The strides that count."""
+    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
 
 
 def _extent(tensor: Tensor) -> int:

@@ -51,7 +51,8 @@ def multi_batch_norm(
         branch: The branch of each sample: None for branch 0 throughout; int64 ids ``[N]`` in any order, each in
             ``[0, B)``; or the B sizes of a batch that is sorted by branch, as a sequence of ints or an int64 tensor. A
             tensor of length N is read as ids. On a card up to 64 sizes known to the host go with the kernel, without a
-            copy; ids on the host are copied at each call, for which it waits, so that a CUDA graph needs them there.
+            copy, and a CUDA graph keeps those it was recorded with; ids on the host are copied at each call, for which
+            it waits, so that a graph needs them on the card.
         training: Whether to use the statistics of the batch.
         momentum: Weight of the batch in the running statistics, in [0, 1]. None (a cumulative average) needs counters
             and belongs to ``mdprop_ext.nn.MultiBatchNorm2d``.

@@ -9,6 +9,8 @@ from op_cases import OP_CASES
 from op_checks import assert_near, assert_same_bits, first, moved, raw_args, small, with_gradients
 from torch import Tensor
 
+from mdprop_ext import ops
+
 BY_DTYPE = [pytest.param(case, dtype, id=f"{case.name}-{dtype}") for case in OP_CASES for dtype in case.dtypes]
 DIFFERENTIABLE = [param for param in BY_DTYPE if param.values[0].differentiable]
 
@@ -53,3 +55,21 @@ def test_gradients_equal_those_of_the_cpu(case, dtype):
             assert found.isfinite().equal(finite), sample.name
             error = (found - expected)[finite].norm()
             assert error <= bound * expected[finite].norm() + 1e-30, f"{sample.name}: {error}"
+
+
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("shape", [(140, 16_400), (5, 300_001)])
+def test_teams_of_blocks_that_take_several_samples(shape, norm, momentum):
+    origin = torch.rand(shape)
+    x, grad = (origin + 0.02 * torch.randn(shape)).clamp(0, 1), torch.randn(shape)
+    active = torch.arange(shape[0]) % 3 != 1
+    radius = {"linf": 0.03, "l2": 0.03 * shape[1] ** 0.5, "l1": 0.005 * shape[1]}[norm]
+
+    def run(device: str) -> Tensor:
+        velocity = {"velocity": torch.ones(shape, device=device)} if momentum else {}
+        tensors = (tensor.to(device) for tensor in (x, grad, origin))
+        options = {"norm": norm, "step": radius / 4, "radius": radius, "active": active.to(device)}
+        return ops.pgd_step(*tensors, **options, **velocity).cpu()
+
+    torch.testing.assert_close(run("cuda"), run("cpu"), rtol=1e-4, atol=1e-5)

@@ -169,3 +169,16 @@ def test_steps_inside_a_function_transform():
         return (y * ops.pgd_step(y, grad, origin, **OPTIONS, out=torch.empty_like(x))).sum()
 
     assert torch.equal(torch.func.grad(product)(x), ops.pgd_step(x, grad, origin, **OPTIONS))
+
+
+def test_tensors_of_options_are_not_read_in_a_trace():
+    with torch._subclasses.fake_tensor.FakeTensorMode():
+        x, each = torch.empty(4, 3), torch.empty(4)
+        assert ops.pgd_step(x, x, x, norm="l2", step=each, radius=each, lower=torch.empty(4, 3)).shape == (4, 3)
+
+
+def test_strides_that_do_not_count_do_not_tell_out_from_x():
+    x = torch.rand(2, 4, 2, 2)[:1, :3]
+    out = x.reshape(-1).view(1, 3, 2, 2)
+    assert out.data_ptr() == x.data_ptr()
+    ops.pgd_step(x, torch.ones_like(out), torch.zeros(1, 3, 2, 2), norm="linf", step=0.1, radius=1.0, out=out)

@@ -126,3 +126,17 @@ def test_l1_far_outside_the_ball_uses_up_the_radius(step, device, dtype):
     box = {"lower": -INFINITY, "upper": INFINITY}
     result = project(step, x, torch.zeros_like(x), norm="l1", radius=20.0, **box)
     assert result[0].tolist() == pytest.approx([10.0, -10.0, 0.0, 0.0], rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("box", [(0.1, 0.1), (0.6995, 0.7030)])
+def test_boxes_without_a_storable_value_free_no_radius_for_the_others(step, device, dtype, box):
+    """The values that are held between unstorable bounds must not lend their room to the rest of an l1 sample."""
+    held = torch.arange(612, device=device) < 512
+    lower, upper = (torch.where(held, bound, free) for bound, free in zip(box, (0.0, 1.0), strict=True))
+    origin = torch.where(held, box[0], 0.5).to(dtype).view(1, -1)
+    grad = torch.where(held, -1.0, 1.0).to(dtype).view(1, -1)
+    result = step(
+        origin, grad, origin, norm="l1", step=0.25, radius=1.0, lower=lower.view(1, -1), upper=upper.view(1, -1)
+    )
+    assert (result - origin)[:, 512:].double().abs().sum() <= 1.0

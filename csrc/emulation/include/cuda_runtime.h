@@ -119,7 +119,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
       *value = 512 << 10;  // as small against the inputs of tests as a card's is against large batches
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
-      *value = 100 << 10;  // the least of any card from sm_80 on
+      *value = ::mdprop::emulation::kMultiprocessorSharedBytes;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = ::mdprop::emulation::kSharedBytes;
