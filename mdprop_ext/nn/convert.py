@@ -83,10 +83,12 @@ def strip_branches(model: nn.Module, keep: str | int = "main") -> nn.Module:
     """Turns every multi-branch layer into the plain batch norm of one branch, in place.
 
     The result is an ordinary network for export, folding into convolutions or other libraries. A fused ReLU returns to
-    where it was; one that was asked for by ``activation="relu"`` is put behind its layer in an ``nn.Sequential``.
+    where it was; one that was asked for by ``activation="relu"`` is put behind its layer in an ``nn.Sequential``. A
+    plain batch norm takes no residual: where a forward pass hands one to its layers, add it there before stripping.
 
     Args:
-        model: Any module; one without multi-branch layers is returned as it is.
+        model: Any module; one without multi-branch layers is returned as it is. It loses its other branches: copy it
+            first to keep them.
         keep: Name or index of the branch that stays.
 
     Returns:

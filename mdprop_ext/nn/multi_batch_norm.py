@@ -72,6 +72,8 @@ class _MultiBatchNorm(_BatchNorm):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         names = _default_branch_names(num_branches) if branches is None else check_branch_names(branches)
+        if num_branches not in (2, len(names)):  # 2 where nothing is said
+            raise ValueError(f"num_branches must be the number of branches, {len(names)}, got {num_branches}")
         self._add_branches(names, share_affine=share_affine, activation=activation)
 
     def _add_branches(self, names: tuple[str, ...], *, share_affine: bool, activation: str | None) -> None:
@@ -116,20 +118,24 @@ class _MultiBatchNorm(_BatchNorm):
 
         Args:
             input: ``[N, C]`` or ``[N, C, *]``.
-            residual: Like ``input``, added before the activation in the same pass.
+            residual: Like ``input``, added before the activation in the same pass; under autocast of any dtype.
 
         Returns:
             A tensor like ``input``.
 
         Raises:
-            TypeError: If ``residual`` has another dtype than ``input``.
+            TypeError: If ``input`` is not a floating tensor, or ``residual`` has another dtype.
             ValueError: If input, residual or route have the wrong size, or a branch has one value per channel in
                 training.
         """
+        _check.floating("input", input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         if input.shape[1] != self.num_features:
             raise ValueError(f"input must have {self.num_features} channels, got {list(input.shape)}")
         if residual is not None:
+            # A skip connection is wider than the convolutions beside it where autocast narrows those.
+            if isinstance(residual, Tensor) and torch.is_autocast_enabled(input.device.type):
+                residual = residual.to(input.dtype)
             _check.like("residual", residual, "input", input)
         ids = self._branch_ids(input)
         branches: tuple[_BatchNorm, ...] = (self,) if ids is None else (self, *self.aux_bn)
@@ -260,7 +266,7 @@ class MultiBatchNorm2d(_MultiBatchNorm, nn.BatchNorm2d):
         device: Device of parameters and buffers.
         dtype: Type of parameters and buffers.
         num_branches: Number of branches B >= 1, named "main", "aux1", "aux2", ...
-        branches: Names of the branches instead, the first is branch 0.
+        branches: Names of the branches instead, the first is branch 0; ``num_branches`` may then be left out.
         share_affine: Whether all branches use the scale and shift of branch 0.
         activation: None, or "relu" to apply it in the same pass.
 

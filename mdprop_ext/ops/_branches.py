@@ -34,7 +34,10 @@ def check(x: Tensor, branches: int, ids: Tensor | None, sizes: Tensor | None, tr
         return
     samples = x.shape[0]
     if sizes is not None and sizes.shape[0] != branches:
-        raise ValueError(f"branch: expected {branches} sizes, one a branch, or {samples} ids, got {sizes.shape[0]}")
+        raise ValueError(
+            f"branch: expected {branches} sizes, one a branch, or {samples} ids in an int64 tensor, "
+            f"got {sizes.shape[0]} sizes"
+        )
     known = next((t for t in (ids, sizes) if t is not None), None)
     if known is not None and known.device.type != "cpu":
         return

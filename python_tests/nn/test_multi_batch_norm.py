@@ -230,6 +230,7 @@ def test_torch_cannot_drop_the_branches_by_its_own_conversion():
     ("options", "error", "message"),
     [
         ({"num_branches": 0}, ValueError, "num_branches"),
+        ({"num_branches": 3, "branches": ("a", "b")}, ValueError, "num_branches must be the number of branches, 2"),
         ({"branches": ()}, ValueError, "branches"),
         ({"branches": ("main", "main")}, ValueError, "unique"),
         ({"branches": ("main", "")}, ValueError, "not empty"),

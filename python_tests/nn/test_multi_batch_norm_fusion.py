@@ -48,3 +48,12 @@ def test_a_residual_must_be_like_the_input():
         layer(x, x[:1])
     with pytest.raises(TypeError, match="residual: expected the dtype of input"):
         layer(x, x.double())
+
+
+def test_a_wide_residual_is_narrowed_under_autocast():
+    layer, x, residual = MultiBatchNorm2d(3, activation="relu"), torch.randn(4, 3, 5, 5), torch.randn(4, 3, 5, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x.bfloat16(), residual)
+    assert y.dtype == torch.bfloat16
+    with pytest.raises(TypeError, match="residual: expected the dtype of input"):
+        layer(x.bfloat16(), residual)
