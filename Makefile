@@ -38,7 +38,7 @@ test-emulated: export MDPROP_EMULATION_COVERAGE := $(abspath $(EMULATED_BUILD)/c
 test-emulated: $(CPP_BUILD)/.built $(EMULATED_BUILD)/.built
 	rm -f $(MDPROP_EMULATION_COVERAGE)
 	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure -L emulated -j 2
-	for ops in "multi_batch_norm" "not multi_batch_norm"; do \
+	processes=; for ops in "multi_batch_norm" "not multi_batch_norm"; do \
 	  PYTHONPATH=$(abspath $(EMULATED_BUILD)/lib) PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	    $(BIN)/pytest -q -o pythonpath=python_tests -k "$$ops" python_tests/test_op_contract.py \

@@ -34,7 +34,7 @@ def test_steps(kind):
     else:
         figures = checked(cases_step.case((3, 3, 8, 8), kind, SINGLE, "cpu"))
     assert figures["max_error"] < (1e-2 if "out" in kind else 1e-5)
-    assert figures["bound_violation"] <= (1e-2 if "out" in kind else 1e-5)
+    assert figures["bound_violation"] <= 1e-7  # what float32 makes of image / 255
 
 
 def test_a_step_out_of_its_ball_is_seen():

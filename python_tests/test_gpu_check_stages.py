@@ -146,12 +146,13 @@ def row(case: str, fraction: float | None, dtype: str = "float32") -> dict:
 
 
 def test_a_row_that_became_slower_than_the_committed_one_has_failed(tmp_path, monkeypatch):
-    known = [row("a", 0.9), row("b", 0.9), row("c", None), row("d", 0.9), row("e", 0.9)]
+    known = [row("a", 0.9), row("b", 0.9), row("c", None), row("d", 0.9), row("e", 0.9), row("g", 0.06)]
     for name, gpu, rows in (("one", "Big Card", known), ("other", "Small Card", [row("f", 0.99)])):
         folder = tmp_path / "benchmarks/results" / name
         folder.mkdir(parents=True)
         (folder / "bench.json").write_text(json.dumps({"machine": {"gpu": gpu}, "rows": rows}))
     now = [row("a", 0.84), row("b", 0.86), row("c", 0.1), row("d", 0.1, "float64"), row("e", None), row("f", 0.5)]
+    now += [row("g", 0.03)]  # half as fast, though not five points less
     program = "from benchmarks.gpu_check.process import append\nappend({'planned': []})\n"
     program += "".join(f"append({{'row': {entry}}})\n" for entry in now)
     monkeypatch.setattr(
@@ -159,8 +160,11 @@ def test_a_row_that_became_slower_than_the_committed_one_has_failed(tmp_path, mo
     )
     report = Report()
     bench.tables(Context(tmp_path, tmp_path, {"gpu": "Big Card"}, Deadline(60)), report)
-    assert report.failed == ["op a float32: 0.84 of the floor, the committed results say 0.90"]
-    assert report.details["compared_rows"] == 5
+    assert report.failed == [
+        "op a float32: 0.84 of the floor, the committed results say 0.90",
+        "op g float32: 0.03 of the floor, the committed results say 0.06",
+    ]
+    assert report.details["compared_rows"] == 6
     report = Report()
     bench.tables(Context(tmp_path, tmp_path, {"gpu": "New Card"}, Deadline(60)), report)
     assert (report.verdict, report.details["compared_rows"]) == ("passed", 0)

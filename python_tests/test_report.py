@@ -92,7 +92,7 @@ def test_the_error_has_a_column_where_it_was_measured():
     rows = [row(device="cuda", max_error=1.26e-7), row(device="cuda", case="whole attack")]
     head, _, *lines = report.full_table(rows, "pgd_step").splitlines()
     assert head == "| case | dtype | ours, ms | of floor | error | eager | compile |"
-    assert [line.split(" | ")[4] for line in lines] == ["1e-07", "–"]  # noqa: RUF001
+    assert [line.split(" | ")[4] for line in lines] == ["1e-07", report.ABSENT]
 
 
 def test_a_quoted_row_must_have_been_measured():

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <thread>
 
 namespace mdprop::emulation {
 namespace {
 
-std::atomic<const std::function<std::string()>*> watched{nullptr};
+std::mutex mutex;  // of `watched`, which may not end while it is asked
+const std::function<std::string()>* watched = nullptr;
 std::atomic<uint64_t> beats{0};
 
 int seconds_allowed() {
@@ -23,11 +25,11 @@ int seconds_allowed() {
   for (int seconds = 0, allowed = seconds_allowed();; ++seconds) {
     std::this_thread::sleep_for(std::chrono::seconds(1));
     const uint64_t now = beats.load();
-    const auto* describe = watched.load();
-    if (describe == nullptr || now != last) seconds = 0;
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (watched == nullptr || now != last) seconds = 0;
     last = now;
-    if (describe == nullptr || seconds < allowed) continue;
-    std::fprintf(stderr, "%s has run for %d s without meeting another thread\n", (*describe)().c_str(), seconds);
+    if (watched == nullptr || seconds < allowed) continue;
+    std::fprintf(stderr, "%s has run for %d s without meeting another thread\n", (*watched)().c_str(), seconds);
     std::_Exit(EXIT_FAILURE);
   }
 }
@@ -41,10 +43,14 @@ Watch::Watch(const std::function<std::string()>& describe) {
   }();
   static_cast<void>(started);
   beat();
+  const std::lock_guard<std::mutex> lock(mutex);
   watched = &describe;
 }
 
-Watch::~Watch() { watched = nullptr; }
+Watch::~Watch() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  watched = nullptr;
+}
 
 void Watch::beat() { beats.fetch_add(1, std::memory_order_relaxed); }
 

@@ -118,7 +118,7 @@ class _MultiBatchNorm(_BatchNorm):
 
         Args:
             input: ``[N, C]`` or ``[N, C, *]``.
-            residual: Like ``input``, added before the activation in the same pass; under autocast of any dtype.
+            residual: Like ``input``, added before the activation in the same pass; any dtype under autocast.
 
         Returns:
             A tensor like ``input``.
@@ -133,8 +133,9 @@ class _MultiBatchNorm(_BatchNorm):
         if input.shape[1] != self.num_features:
             raise ValueError(f"input must have {self.num_features} channels, got {list(input.shape)}")
         if residual is not None:
+            _check.floating("residual", residual)
             # A skip connection is wider than the convolutions beside it where autocast narrows those.
-            if isinstance(residual, Tensor) and torch.is_autocast_enabled(input.device.type):
+            if torch.is_autocast_enabled(input.device.type):
                 residual = residual.to(input.dtype)
             _check.like("residual", residual, "input", input)
         ids = self._branch_ids(input)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import mdprop_ext  # noqa: F401  (registers torch.ops.mdprop)
+from mdprop_ext import ops
 
 X = torch.rand(4, 3, 2, 2)
 TABLE = torch.rand(2, 3)
@@ -11,7 +11,7 @@ MEANS, VARIANCES = [torch.rand(3), torch.rand(3)], [torch.rand(3), torch.rand(3)
 IDS, PER_SAMPLE = torch.tensor([0, 1, 1, 0]), torch.rand(4, dtype=torch.float64)
 ROWS, OFFSETS = torch.rand(4, 3), torch.tensor([0, 1, 4])
 NEIGHBOURS = torch.zeros(4, 2, dtype=torch.int64)
-CODES = torch.ones(4, 1, dtype=torch.int64)
+CODES = ops.pack_codes(torch.ones(4, 64, dtype=torch.bool))
 MASK, ACTIVE = torch.ones_like(X, dtype=torch.bool), torch.ones(4, dtype=torch.bool)
 BOX = (0.0, torch.zeros_like(X), 1.0, torch.ones_like(X))
 STEP = (X, X, X, "l2", 0.1, PER_SAMPLE, 0.5, PER_SAMPLE, *BOX, ACTIVE, MASK)
