@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import harness
-from benchmarks.gpu_check import cases_mixture, cases_norm, cases_search, cases_step, measure, plan, process
+from benchmarks.gpu_check import cases_mixture, cases_norm, cases_search, cases_step, launches, measure, plan, process
 from benchmarks.quotes import GPU_QUOTES
 
 SINGLE, HALF, DOUBLE = torch.float32, torch.bfloat16, torch.float64
@@ -130,6 +130,16 @@ def test_a_row_that_is_not_compiled_lacks_those_peers_alone():
     peers = plan.without_compiled(case).peers
     assert {name for name, peer in peers.items() if peer is None} == {"compile"}
     assert peers["eager"] is case.peers["eager"]
+
+
+def test_a_machine_without_profiling_leaves_the_kernels_open(monkeypatch):
+    def refused(call):
+        raise RuntimeError("not permitted")
+
+    monkeypatch.setattr(launches, "kernels_of", refused)
+    assert launches.kernel_count(lambda: None) is None
+    monkeypatch.setattr(launches, "kernels_of", lambda call: ["a", "b"])
+    assert launches.kernel_count(lambda: None) == 2
 
 
 def test_short_calls_have_more_rounds():
