@@ -2,6 +2,7 @@
 
 from mdprop_ext.nn import backbones
 from mdprop_ext.nn.convert import branch_parameters, convert_multi_bn, strip_branches
+from mdprop_ext.nn.convert_sync import convert_sync
 from mdprop_ext.nn.multi_batch_norm import MultiBatchNorm1d, MultiBatchNorm2d, MultiBatchNorm3d, MultiBNFused
 from mdprop_ext.nn.routing import branch_names, use_branch, use_branches
 from mdprop_ext.nn.state_dict import adapt_state_dict
@@ -16,6 +17,7 @@ __all__ = [
     "branch_names",
     "branch_parameters",
     "convert_multi_bn",
+    "convert_sync",
     "strip_branches",
     "use_branch",
     "use_branches",

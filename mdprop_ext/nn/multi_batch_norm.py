@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mdprop_ext.nn._names import check_branch_names, default_branch_names
+from mdprop_ext.nn.auxiliary_branches import AuxiliaryBranches
+from mdprop_ext.nn.sync import synchronized_batch_norm, synchronizing_group
 from mdprop_ext.ops import _check, _written  # importing the package registers torch.ops.mdprop
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup  # absent from a torch that was built without it
 
 _PARAMETERS = ("weight", "bias")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
-def check_branch_names(branches: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names as a tuple, after checking that they are unique and non-empty strings."""
-    if isinstance(branches, str) or not all(isinstance(name, str) for name in branches):
-        raise TypeError(f"branches must be a sequence of strings such as ('main', 'adv'), got {branches!r}")
-    names = tuple(branches)
-    if not names or not all(names) or len(set(names)) != len(names):
-        raise ValueError(f"branches must be at least one name, each unique and not empty, got {names}")
-    return names
-
-
-def _default_branch_names(num_branches: int) -> tuple[str, ...]:
-    if num_branches < 1:
-        raise ValueError(f"num_branches must be at least 1, got {num_branches}")
-    return ("main", *(f"aux{index}" for index in range(1, num_branches)))
-
-
-class AuxiliaryBranches(nn.ModuleList):
-    """Branches 1, 2, ... of a multi-branch batch norm: plain batch norms that only hold parameters and buffers."""
-
-    def add_module(self, name: str, module: nn.Module | None) -> None:
-        """Adds a branch, but never a ``SyncBatchNorm``: that is how torch's own conversion would lose all branches."""
-        if isinstance(module, nn.SyncBatchNorm):
-            raise TypeError(
-                "nn.SyncBatchNorm would silently drop the branches of a multi-branch batch norm: call "
-                "mdprop_ext.nn.strip_branches(model) before convert_sync_batchnorm, or keep the model unconverted"
-            )
-        super().add_module(name, module)
 
 
 class _MultiBatchNorm(_BatchNorm):
@@ -52,6 +29,8 @@ class _MultiBatchNorm(_BatchNorm):
     branches: tuple[str, ...]
     share_affine: bool
     activation: str | None
+    sync: bool
+    process_group: ProcessGroup | None
     aux_bn: AuxiliaryBranches
     route: Tensor | None
 
@@ -69,20 +48,31 @@ class _MultiBatchNorm(_BatchNorm):
         branches: Sequence[str] | None = None,
         share_affine: bool = False,
         activation: str | None = None,
+        sync: bool = False,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
-        names = _default_branch_names(num_branches) if branches is None else check_branch_names(branches)
+        names = default_branch_names(num_branches) if branches is None else check_branch_names(branches)
         if num_branches not in (2, len(names)):  # 2 where nothing is said
             raise ValueError(f"num_branches must be the number of branches, {len(names)}, got {num_branches}")
-        self._add_branches(names, share_affine=share_affine, activation=activation)
+        self._add_branches(names, share_affine, activation, sync, process_group)
 
-    def _add_branches(self, names: tuple[str, ...], *, share_affine: bool, activation: str | None) -> None:
+    def _add_branches(
+        self,
+        names: tuple[str, ...],
+        share_affine: bool = False,
+        activation: str | None = None,
+        sync: bool = False,
+        process_group: ProcessGroup | None = None,
+    ) -> None:
         """Gives a batch norm its further branches, each a copy of what the layer itself holds."""
         if activation not in (None, "relu"):
             raise ValueError(f"activation must be None or 'relu', got {activation!r}")
         self.branches = names
         self.share_affine = share_affine
         self.activation = activation
+        self.sync = sync
+        self.process_group = process_group
         self.aux_bn = AuxiliaryBranches(self._copy_of_branch_0() for _ in names[1:])
         self.route = None
 
@@ -128,6 +118,39 @@ class _MultiBatchNorm(_BatchNorm):
             ValueError: If input, residual or route have the wrong size, or a branch has one value per channel in
                 training.
         """
+        residual = self._check_input(input, residual)
+        ids = self._branch_ids(input)
+        branches: tuple[_BatchNorm, ...] = (self,) if ids is None else (self, *self.aux_bn)
+        # As in nn.BatchNorm2d: a layer without running statistics uses those of the batch in eval mode too.
+        use_batch = self.training or (self.running_mean is None and self.running_var is None)
+        group = synchronizing_group(self.process_group) if self.sync and self.training else None
+        dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+        # One expanded row gives the sum of the branches' gradients.
+        affine_owners: tuple[_BatchNorm, ...] = (self,) if self.share_affine else branches
+        weight = _stack(affine_owners, "weight", dtype, len(branches))
+        bias = _stack(affine_owners, "bias", dtype, len(branches))
+        if weight is None:
+            # The op reads the number of branches off its tables, of which there may be no other.
+            weight = input.new_ones((len(branches), self.num_features), dtype=dtype)
+        if group is None:
+            if use_batch:
+                self._check_values_per_channel(input, ids)
+            running = (None if use_batch else _stack(branches, name, dtype, len(branches)) for name in _STATISTICS[:2])
+            output, mean, variance, counts, _ = torch.ops.mdprop.multi_batch_norm(
+                input, weight, bias, *running, residual, ids, None, use_batch, self.eps, self.activation
+            )
+        else:
+            branches = (self, *self.aux_bn)  # where another process may have samples of any of them
+            output, mean, variance, counts = synchronized_batch_norm(
+                input, weight, bias, residual, ids, self.branches, eps=self.eps, activation=self.activation, group=group
+            )
+        if self.training and self.track_running_stats and self.running_mean is not None:
+            self._update_statistics(branches, mean, variance, counts)
+        assert isinstance(output, Tensor)
+        return output
+
+    def _check_input(self, input: Tensor, residual: Tensor | None) -> Tensor | None:
+        """Checks what does not fit the layer; returns the residual in the type of the input under autocast."""
         _check.floating("input", input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         if input.shape[1] != self.num_features:
@@ -138,36 +161,7 @@ class _MultiBatchNorm(_BatchNorm):
             if torch.is_autocast_enabled(input.device.type):
                 residual = residual.to(input.dtype)
             _check.like("residual", residual, "input", input)
-        ids = self._branch_ids(input)
-        branches: tuple[_BatchNorm, ...] = (self,) if ids is None else (self, *self.aux_bn)
-        # As in nn.BatchNorm2d: a layer without running statistics uses those of the batch in eval mode too.
-        use_batch = self.training or (self.running_mean is None and self.running_var is None)
-        if use_batch:
-            self._check_values_per_channel(input, ids)
-        dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-        # One expanded row gives the sum of the branches' gradients.
-        affine_owners: tuple[_BatchNorm, ...] = (self,) if self.share_affine else branches
-        weight = _stack(affine_owners, "weight", dtype, len(branches))
-        if weight is None:
-            # The op reads the number of branches off its tables, of which there may be no other.
-            weight = input.new_ones((len(branches), self.num_features), dtype=dtype)
-        output, mean, variance, counts, _ = torch.ops.mdprop.multi_batch_norm(
-            input,
-            weight,
-            _stack(affine_owners, "bias", dtype, len(branches)),
-            None if use_batch else _stack(branches, "running_mean", dtype, len(branches)),
-            None if use_batch else _stack(branches, "running_var", dtype, len(branches)),
-            residual,
-            ids,
-            None,
-            use_batch,
-            self.eps,
-            self.activation,
-        )
-        if self.training and self.track_running_stats and self.running_mean is not None:
-            self._update_statistics(branches, mean, variance, counts)
-        assert isinstance(output, Tensor)
-        return output
+        return residual
 
     @torch.no_grad()
     def _update_statistics(
@@ -221,6 +215,8 @@ class _MultiBatchNorm(_BatchNorm):
         text = f"{super().extra_repr()}, branches={self.branches}"  # type: ignore[no-untyped-call]
         if self.share_affine:
             text += ", share_affine=True"
+        if self.sync:
+            text += ", sync=True"
         return text if self.activation is None else f"{text}, activation={self.activation!r}"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -270,6 +266,8 @@ class MultiBatchNorm2d(_MultiBatchNorm, nn.BatchNorm2d):
         branches: Names of the branches instead, the first is branch 0; ``num_branches`` may then be left out.
         share_affine: Whether all branches use the scale and shift of branch 0.
         activation: None, or "relu" to apply it in the same pass.
+        sync: Whether statistics in training are those of all processes; see :func:`convert_sync`.
+        process_group: The processes to synchronise with; None for all.
 
     Raises:
         TypeError: If ``branches`` holds something else than strings.
