@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-# Ranks are forked from a server that has imported what they need: a spawned one would spend seconds on that.
+# Ranks are forked from a server that has imported what they need: a spawned one would spend seconds on that. The first
+# module is what building a DistributedDataParallel imports.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch.distributed", "torch.nn.parallel", "mdprop_ext.nn", "mdprop_ext.attacks"])
+_CONTEXT.set_forkserver_preload(["torch._dynamo", "torch.profiler", "mdprop_ext.nn", "mdprop_ext.attacks"])
 
 
 def run_on_ranks(function: Callable[..., Any], ranks: int, *args: Any, timeout: float = 30) -> list[Any]:

@@ -151,6 +151,11 @@ def _multi_class(norm: _BatchNorm) -> type[_MultiBatchNorm]:
     # By name, since timm is no dependency of this package.
     if isinstance(norm, nn.BatchNorm2d) and type(norm).__name__ == "BatchNormAct2d":
         return MultiBatchNormAct2d
+    if isinstance(norm, nn.SyncBatchNorm):
+        raise TypeError(
+            "cannot give branches to an nn.SyncBatchNorm: call convert_multi_bn on the network as it was, and then "
+            "convert_sync(model) instead of convert_sync_batchnorm(model)"
+        )
     raise TypeError(
         f"cannot give branches to a {type(norm).__name__}: expected nn.BatchNorm1d, 2d, 3d or timm's BatchNormAct2d"
     )
