@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mdprop_ext.nn import (
     MultiBatchNorm2d,
     backbones,
+    check_model,
     convert_multi_bn,
     convert_sync,
     strip_branches,
@@ -147,6 +148,7 @@ def keep_the_group(rank):
     group = dist.new_group([0, 1])
     model = convert_sync(network(sync=False), group)
     assert all(module.process_group is group for module in model if isinstance(module, nn.BatchNorm2d))
+    assert check_model(model) == []
     with pytest.raises(ValueError, match="process_group: expected None with sync=False"):
         convert_sync(model, group, sync=False)
     convert_sync(model, sync=False)

@@ -13,7 +13,7 @@ from torch import distributed as dist
 from torch.profiler import profile
 from torch.utils.checkpoint import checkpoint
 
-from mdprop_ext.nn import MultiBatchNorm1d, MultiBatchNorm2d, convert_sync, use_branches
+from mdprop_ext.nn import MultiBatchNorm1d, MultiBatchNorm2d, convert_sync, use_branch, use_branches
 from mdprop_ext.nn.convert_sync import without_sync
 
 
@@ -145,6 +145,19 @@ def transform(rank):
             y.square().sum().backward()
         found.append((y.detach(), x.grad, layer.weight.grad, layer.aux_bn[0].bias.grad))
     return found
+
+
+def recompute_under_another_route(rank):
+    layer = MultiBatchNorm2d(CHANNELS, sync=True)
+    x = torch.randn(4, CHANNELS, 2, 2, requires_grad=True)
+    with use_branch(layer, "aux1"):
+        y = checkpoint(layer, x, use_reentrant=False)
+    with use_branch(layer, "main"), pytest.raises(RuntimeError, match="recomputed under another route"):
+        y.sum().backward()
+
+
+def test_a_recomputation_under_another_route_raises():
+    run_on_ranks(recompute_under_another_route, 2)
 
 
 def test_checkpointed_and_compiled_blocks_equal_the_plain_run():
