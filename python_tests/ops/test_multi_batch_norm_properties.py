@@ -187,3 +187,20 @@ def test_an_empty_batch_has_an_empty_mask_in_kernel_and_reference(shape):
         grads = backward(x, x, weight, bias, mean, var, mask, None, ids, None, False, 1e-5, "relu", True)
         assert [grad.shape for grad in grads] == [shape, shape, (2, 3), (2, 3)]
         assert all(bool((grad == 0).all()) for grad in grads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_gradient_from_sums_of_half_types_in_kernel_and_reference(dtype):
+    x, grad = torch.randn(2, 4, 3, 2, dtype=torch.float64).to(dtype)[:, :, :, None].unbind()
+    weight, bias, mean, var = tables(2, 3, torch.float32)
+    inputs = (grad, x, weight, bias, mean, var, None)
+    options = (torch.tensor([1, 0, 1, 0]), None)
+    expected, ours = (
+        backward(*inputs, sums(*inputs, *options, 1e-5, None)[0], *options, True, 1e-5, None, False)[0]
+        for backward, sums in (
+            (reference_backward.backward, reference_backward.backward_sums),
+            (torch.ops.mdprop.multi_batch_norm_backward, torch.ops.mdprop.multi_batch_norm_backward_sums),
+        )
+    )
+    assert expected.dtype == dtype
+    torch.testing.assert_close(ours, expected)
