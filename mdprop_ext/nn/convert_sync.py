@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
+from torch import distributed as dist
 from torch import nn
 
 from mdprop_ext.nn.multi_batch_norm import _MultiBatchNorm
 from mdprop_ext.nn.routing import multi_layers
 
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup  # absent from a torch that was built without it
 
-
-def convert_sync(model: nn.Module, process_group: ProcessGroup | None = None, *, sync: bool = True) -> nn.Module:
+def convert_sync(model: nn.Module, process_group: dist.ProcessGroup | None = None, *, sync: bool = True) -> nn.Module:
     """Lets every multi-branch layer train with the statistics of all processes together, in place.
 
     In training each branch is then normalised by the mean and variance of its samples in all processes, exactly as one

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mdprop_ext.nn._names import check_branch_names, default_branch_names
 from mdprop_ext.nn.auxiliary_branches import AuxiliaryBranches
 from mdprop_ext.nn.sync import synchronized_batch_norm, synchronizing_group
 from mdprop_ext.ops import _check, _written  # importing the package registers torch.ops.mdprop
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup  # absent from a torch that was built without it
 
 _PARAMETERS = ("weight", "bias")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -30,7 +29,7 @@ class _MultiBatchNorm(_BatchNorm):
     share_affine: bool
     activation: str | None
     sync: bool
-    process_group: ProcessGroup | None
+    process_group: dist.ProcessGroup | None
     aux_bn: AuxiliaryBranches
     route: Tensor | None
 
@@ -49,7 +48,7 @@ class _MultiBatchNorm(_BatchNorm):
         share_affine: bool = False,
         activation: str | None = None,
         sync: bool = False,
-        process_group: ProcessGroup | None = None,
+        process_group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         names = default_branch_names(num_branches) if branches is None else check_branch_names(branches)
@@ -63,7 +62,7 @@ class _MultiBatchNorm(_BatchNorm):
         share_affine: bool = False,
         activation: str | None = None,
         sync: bool = False,
-        process_group: ProcessGroup | None = None,
+        process_group: dist.ProcessGroup | None = None,
     ) -> None:
         """Gives a batch norm its further branches, each a copy of what the layer itself holds."""
         if activation not in (None, "relu"):
@@ -84,8 +83,7 @@ class _MultiBatchNorm(_BatchNorm):
         for name in _PARAMETERS if branch.affine else ():
             parameter = getattr(self, name)
             if parameter is not None:
-                copy = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
-                setattr(branch, name, copy)
+                setattr(branch, name, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
         for name in _STATISTICS:
             buffer = getattr(self, name)
             setattr(branch, name, None if buffer is None else buffer.clone())
@@ -222,6 +220,13 @@ class _MultiBatchNorm(_BatchNorm):
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle made inside a routing context must not stay routed for ever.
         return {**self.__dict__, "route": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _MultiBatchNorm:
+        memo[id(self.process_group)] = self.process_group  # stands for connections, which copies share
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        vars(copied).update(copy.deepcopy(self.__getstate__(), memo))
+        return copied
 
 
 def _stack(owners: Sequence[nn.Module], name: str, dtype: torch.dtype, rows: int) -> Tensor | None:

@@ -147,7 +147,11 @@ def test_sync_is_an_option_of_the_layer():
 def keep_the_group(rank):
     group = dist.new_group([0, 1])
     model = convert_sync(network(sync=False), group)
-    assert all(module.process_group is group for module in model if isinstance(module, nn.BatchNorm2d))
+    for owner in (model, copy.deepcopy(model), copy.copy(model)):
+        assert [layer.process_group is group for layer in (owner[1], owner[4])] == [True, True]
+    copied = copy.deepcopy(model)
+    assert copied[1].weight is not model[1].weight
+    assert copied[1].aux_bn[0].running_mean.data_ptr() != model[1].aux_bn[0].running_mean.data_ptr()
     assert check_model(model) == []
     with pytest.raises(ValueError, match="process_group: expected None with sync=False"):
         convert_sync(model, group, sync=False)
