@@ -23,9 +23,7 @@ def peer(module: str) -> Any:
     return pytest.importorskip(f"pytorch_metric_learning.{module}")
 
 
-def batch(
-    labels: list[int], *, seed: int = 0, dimension: int = 5, duplicates: bool = False
-) -> tuple[Tensor, Tensor]:
+def batch(labels: list[int], *, seed: int = 0, dimension: int = 5, duplicates: bool = False) -> tuple[Tensor, Tensor]:
     """Embeddings of various lengths, in fp64; with ``duplicates`` the second half repeats the first."""
     generator = torch.Generator().manual_seed(seed)
     embeddings = torch.randn(len(labels), dimension, generator=generator, dtype=torch.float64)

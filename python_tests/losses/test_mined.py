@@ -28,7 +28,11 @@ def losses_and_miners(ours: bool) -> tuple[list[Any], list[Any]]:
     losses, miners = peer("losses"), peer("miners")
     return (
         [losses.TripletMarginLoss(margin=MARGIN), losses.ContrastiveLoss(neg_margin=1.2)],
-        [miners.BatchHardMiner(), miners.TripletMarginMiner(type_of_triplets="semihard"), miners.MultiSimilarityMiner()],
+        [
+            miners.BatchHardMiner(),
+            miners.TripletMarginMiner(type_of_triplets="semihard"),
+            miners.MultiSimilarityMiner(),
+        ],
     )
 
 
