@@ -40,7 +40,8 @@ def losses() -> dict[str, Callable[[], nn.Module]]:
         "memory": lambda: CrossBatchMemory(ContrastiveLoss(), 20, DIMENSION),
     }
     try:
-        from pytorch_metric_learning import losses as theirs, miners
+        from pytorch_metric_learning import losses as theirs
+        from pytorch_metric_learning import miners
     except ModuleNotFoundError:
         return cases
     return cases | {
