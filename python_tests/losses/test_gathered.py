@@ -9,6 +9,7 @@ import gathered_worker as worker
 import pytest
 import torch
 from loss_cases import assert_equal, batch
+from torch import Tensor, nn
 
 from mdprop_ext.losses import GatheredLoss, MultiSimilarityLoss
 
@@ -53,11 +54,22 @@ def test_alone_it_is_the_loss_itself() -> None:
     embeddings, labels = batch([0, 0, 1, 1])
     loss = MultiSimilarityLoss()
     assert torch.equal(GatheredLoss(loss)(embeddings, labels), loss(embeddings, labels))
+
+
+class GramLoss(nn.Module):
+    """A loss that leaves precision to its caller, as most do."""
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        return (embeddings @ embeddings.T).square().mean()
+
+
+def test_half_types_and_autocast_are_computed_in_float32() -> None:
+    embeddings, labels = batch([0, 0, 1, 1])
     half = embeddings.bfloat16().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = GatheredLoss(loss)(half, labels)
+        value = GatheredLoss(GramLoss())(half, labels)
     value.backward()
-    assert torch.equal(value, loss(half.detach().float(), labels))
+    assert torch.equal(value, GramLoss()(half.detach().float(), labels))
     assert half.grad.dtype == torch.bfloat16
 
 

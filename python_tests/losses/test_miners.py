@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from loss_cases import LABELS, batch, peer
@@ -59,6 +61,22 @@ def test_mining_is_in_float32_and_without_gradient(miner: Miner) -> None:
     assert all(index.dtype == torch.int64 for index in inside)
     for one, other in zip(inside, miner(half.detach().float(), labels), strict=True):
         assert torch.equal(one, other)
+
+
+class StateMiner(Miner):
+    """Notes how it is called."""
+
+    def _mine(self, batch: Any) -> IndicesTuple:
+        self.state = (batch.embeddings.dtype, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"))
+        return ()
+
+
+def test_a_miner_of_ones_own_sees_full_precision_and_no_graph() -> None:
+    embeddings, labels = batch(LABELS["balanced"])
+    miner = StateMiner()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        miner(embeddings.bfloat16(), labels)
+    assert miner.state == (torch.float32, False, False)
 
 
 def test_kinds_part_the_violating_triplets() -> None:

@@ -70,6 +70,15 @@ def test_a_nan_shows_in_the_loss(loss: PairLoss) -> None:
     assert loss(embeddings, labels).isnan()
 
 
+def test_distances_of_near_points_are_exact() -> None:
+    # Their squares are near the rounding error of squared norms.
+    embeddings, labels = torch.nn.functional.normalize(batch(list(range(30)))[0]), torch.arange(30)
+    pairs = torch.cat([embeddings, embeddings + 3e-4])
+    labels = labels.repeat(2)
+    for loss in (ContrastiveLoss(negative_margin=0), TripletMarginLoss(margin=10)):
+        torch.testing.assert_close(loss(pairs.float(), labels).double(), loss(pairs, labels), rtol=1e-3, atol=0)
+
+
 @EVERY_LOSS
 def test_order_does_not_matter(loss: PairLoss) -> None:
     embeddings, labels = batch(LABELS["shuffled, with classes alone"])
