@@ -21,7 +21,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["torch._dynamo", "torch.profiler", "mdprop_ext.nn", "mdprop_ext.attacks"])
 
 
-def run_on_ranks(function: Callable[..., Any], ranks: int, *args: Any, timeout: float = 30) -> list[Any]:
+def run_on_ranks(function: Callable[..., Any], ranks: int, *args: Any, timeout: float = 40) -> list[Any]:
     """Calls ``function(rank, *args)`` in each of ``ranks`` processes of one gloo group.
 
     Args:
@@ -72,7 +72,7 @@ def _run(rank: int, function: Callable[..., Any], ranks: int, args: Any, timeout
             init_method=f"file://{folder / 'store'}",
             rank=rank,
             world_size=ranks,
-            timeout=datetime.timedelta(seconds=timeout),
+            timeout=datetime.timedelta(seconds=timeout + 60),  # so that it is the caller who ends a dead-lock
         )
         torch.save(function(rank, *args), folder / f"{rank}.result")
         dist.destroy_process_group()

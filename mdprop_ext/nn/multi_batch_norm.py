@@ -67,11 +67,12 @@ class _MultiBatchNorm(_BatchNorm):
         """Gives a batch norm its further branches, each a copy of what the layer itself holds."""
         if activation not in (None, "relu"):
             raise ValueError(f"activation must be None or 'relu', got {activation!r}")
+        if process_group is not None and not sync:
+            raise ValueError("process_group must be None without sync=True, got a group")
         self.branches = names
         self.share_affine = share_affine
         self.activation = activation
-        self.sync = sync
-        self.process_group = process_group
+        self.sync, self.process_group = sync, process_group
         self.aux_bn = AuxiliaryBranches(self._copy_of_branch_0() for _ in names[1:])
         self.route = None
 
@@ -211,10 +212,7 @@ class _MultiBatchNorm(_BatchNorm):
     def extra_repr(self) -> str:
         """The text of the plain layer, followed by what is special here."""
         text = f"{super().extra_repr()}, branches={self.branches}"  # type: ignore[no-untyped-call]
-        if self.share_affine:
-            text += ", share_affine=True"
-        if self.sync:
-            text += ", sync=True"
+        text += "".join(f", {flag}=True" for flag in ("share_affine", "sync") if getattr(self, flag))
         return text if self.activation is None else f"{text}, activation={self.activation!r}"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -276,7 +274,7 @@ class MultiBatchNorm2d(_MultiBatchNorm, nn.BatchNorm2d):
 
     Raises:
         TypeError: If ``branches`` holds something else than strings.
-        ValueError: If names repeat, there is no branch, or the activation is unknown.
+        ValueError: If names repeat, there is no branch, the activation is unknown, or a group comes without ``sync``.
 
     Example:
         >>> layer = MultiBatchNorm2d(64, branches=("clean", "adv"))

@@ -153,6 +153,8 @@ def keep_the_group(rank):
     assert copied[1].weight is not model[1].weight
     assert copied[1].aux_bn[0].running_mean.data_ptr() != model[1].aux_bn[0].running_mean.data_ptr()
     assert check_model(model) == []
+    with pytest.raises(ValueError, match="process_group must be None without sync=True"):
+        MultiBatchNorm2d(CHANNELS, process_group=group)
     with pytest.raises(ValueError, match="process_group: expected None with sync=False"):
         convert_sync(model, group, sync=False)
     convert_sync(model, sync=False)
