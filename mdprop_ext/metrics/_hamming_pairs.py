@@ -11,8 +11,8 @@ from mdprop_ext import ops
 from mdprop_ext.metrics._arguments import check_at_least_one, check_labels
 from mdprop_ext.metrics._ranking import without_own
 
-# Pairs of a query and a code held at a time, at some twenty bytes each.
-_MAX_PAIRS_HELD = 1 << 21
+# Pairs of a query and a code held at a time: at some twenty bytes each they stay in the cache.
+_MAX_PAIRS_HELD = 1 << 19
 
 
 class HammingPairs:
@@ -58,7 +58,7 @@ class HammingPairs:
         """
         rows, buckets = part.stop - part.start, self.bits + 2  # the last bucket holds what does not count
         tallies = torch.zeros(rows * buckets * 2, dtype=torch.int64, device=self.queries.device)
-        row_starts = torch.arange(rows, device=self.queries.device)[:, None] * buckets
+        row_starts = torch.arange(rows, dtype=torch.int32, device=self.queries.device)[:, None] * (2 * buckets)
         for first in range(0, len(self.codes), _MAX_PAIRS_HELD):
             columns = slice(first, first + _MAX_PAIRS_HELD)
             distances = ops.hamming_distance(self.queries[part], self.codes[columns], bits=self.bits)
@@ -66,7 +66,7 @@ class HammingPairs:
                 own = torch.arange(part.start, part.stop, device=distances.device) - first
                 inside = ((own >= 0) & (own < distances.shape[1])).nonzero()[:, 0]
                 distances[inside, own[inside]] = self.bits + 1
-            keys = (distances + row_starts) * 2 + self._relevance(part, columns)
+            keys = distances.mul_(2).add_(row_starts).add_(self._relevance(part, columns))
             tallies += torch.bincount(keys.flatten(), minlength=len(tallies))
         irrelevant, relevant = tallies.view(rows, buckets, 2)[:, :-1].cpu().unbind(2)
         return irrelevant + relevant, relevant
