@@ -46,5 +46,5 @@ def _digests(items: Tensor) -> list[bytes]:
     return [
         hashlib.blake2b(row.tobytes(), digest_size=16).digest()
         for part in torch.split(items.detach(), max(1, _MAX_BYTES_HELD // size))
-        for row in part.cpu().contiguous().flatten(1).view(torch.uint8).numpy()
+        for row in part.cpu().contiguous()[:, None].flatten(1).view(torch.uint8).numpy()
     ]

@@ -142,7 +142,7 @@ def _measures(
     measures = {f"recall_at_{k}": hits[:, :k].any(1) for k in ks}
     measures["map_at_r"] = precision_sums(among_r) / relevant
     if "precision" in include:
-        measures.update({f"precision_at_{k}": hits[:, :k].sum(1) / float(k) for k in ks})
+        measures.update({f"precision_at_{k}": hits[:, :k].sum(1).double() / k for k in ks})
     if "r_precision" in include:
         measures["r_precision"] = among_r.sum(1) / relevant.double()
     if "map" in include:
