@@ -15,7 +15,7 @@ from mdprop_ext.metrics._ranking import without_own
 #: What ``include`` of :func:`retrieval_metrics` may ask for.
 EXTRAS = ("precision", "r_precision", "map", "mrr")
 # Neighbours, or values of query rows, held at a time: bounds memory to some 100 MB whatever the number of queries.
-_MAX_NEIGHBOURS_HELD = 1 << 21
+_MAX_NEIGHBOURS_HELD = 1 << 20
 
 
 def retrieval_metrics(
