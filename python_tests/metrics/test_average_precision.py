@@ -73,6 +73,23 @@ def test_without_ties_all_rules_agree(hits, top_k, divisor, ties):
     assert float(average_precisions(row, relevant, top_k=top_k, divisor=divisor)) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("divisor", DIVISORS)
+@pytest.mark.parametrize("top_k", [None, *range(1, 9)])
+def test_expected_of_all_rankings_of_two_small_buckets(top_k, divisor):
+    kinds = [(items, relevant) for items in range(5) for relevant in range(items + 1)]
+    pairs = list(itertools.product(kinds, repeat=2))
+    counts, relevant = torch.tensor(pairs).unbind(2)
+    values = tied_average_precisions(counts, relevant, top_k=top_k, divisor=divisor, ties="expected")
+    expected = [mean(average_precision(hits, top_k, divisor) for hits in arrangements(list(pair))) for pair in pairs]
+    torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-13)
+
+
+def test_a_faultless_ranking_scores_exactly_one():
+    for ties in ("expected", "optimistic"):
+        for buckets in ([(1, 1)], [(1, 1), (3, 3), (1, 1), (7, 0)]):
+            assert ours(buckets, None, "relevant", ties) == 1.0
+
+
 def test_one_bucket_of_everything():
     # Every place is relevant with chance r / n: the closed form of a random ranking.
     items, relevant = 1000, 10

@@ -17,6 +17,13 @@ def test_one_cluster_a_class():
     assert expected["ami"] < 0.2 < clustering_metrics(embeddings + 9.0 * labels[:, None], labels)["ami"]
 
 
+def test_other_devices(device):
+    labels = torch.arange(200) % 5
+    embeddings = torch.nn.functional.one_hot(labels) * 9.0 + torch.rand(200, 5)
+    measured = clustering_metrics(embeddings.to(device), labels.to(device))
+    assert measured == pytest.approx({"nmi": 1.0, "ami": 1.0})
+
+
 def test_digits_are_clustered_as_by_the_peers():
     cluster = pytest.importorskip("sklearn.cluster")
     scores = pytest.importorskip("sklearn.metrics")

@@ -174,6 +174,13 @@ def test_parts_do_not_change_the_result(monkeypatch, ties, held):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14)
 
 
+def test_every_device_counts_the_same(device):
+    arguments = draw(8, 20, 300, 16, labels=4)
+    for ties in TIES:
+        on_device = hamming_metrics(*(argument.to(device) for argument in arguments), ties=ties, top_k=50)
+        assert on_device == pytest.approx(hamming_metrics(*arguments, ties=ties, top_k=50), abs=1e-14)
+
+
 def test_an_item_without_labels_is_relevant_to_none():
     codes, flags = torch.ones(3, 4), torch.tensor([[0, 0], [1, 0], [1, 1]])
     measured = hamming_metrics(codes, flags)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mdprop_ext.metrics import k_means
+
+parts = sys.modules[k_means.__module__]
 
 
 def cost(points: Tensor, centres: Tensor) -> float:
@@ -53,6 +57,19 @@ def test_costs_no_more_than_scikit_learn():
     ours = min(cost(points, k_means(points, 10, seed=seed)[1]) for seed in range(5))
     theirs = cluster.KMeans(10, n_init=5, random_state=0).fit(points.numpy()).inertia_
     assert ours == pytest.approx(theirs, rel=0.02)
+
+
+def test_first_centres_are_different_points_far_from_the_origin():
+    points = torch.cartesian_prod(torch.arange(4.0), torch.arange(5.0)) + 300.1
+    for seed in range(30):
+        assert len(parts._spread_centres(points, 20, seed).unique(dim=0)) == 20, seed
+
+
+def test_an_empty_cluster_restarts_at_the_farthest_point():
+    points = torch.tensor([[0.0], [1.0], [9.0], [10.0]])
+    assigned, distances = torch.tensor([0, 0, 2, 2]), torch.tensor([0.1, 0.2, 4.0, 0.3])
+    means = parts._means(points, assigned, torch.zeros(3, 1), distances)
+    assert means.tolist() == [[0.5], [9.0], [9.5]]
 
 
 def test_the_seed_decides():

@@ -33,8 +33,12 @@ def test_equal_those_of_scikit_learn_for_many_parts(count, classes, clusters):
     assert ami(labels, found) == pytest.approx(scores.adjusted_mutual_info_score(labels, found), abs=1e-9)
 
 
-def test_expected_information_is_the_mean_over_all_orders():
-    labels, clusters = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0, 1, 1, 1, 0, 2])
+@pytest.mark.parametrize(
+    ("labels", "clusters"),
+    [([0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 0, 2]), ([0, 0, 0, 0, 1, 1], [0, 1, 1, 1, 1, 1]), ([0, 0, 1], [1, 0, 0])],
+)
+def test_expected_information_is_the_mean_over_all_orders(labels, clusters):
+    labels, clusters = torch.tensor(labels), torch.tensor(clusters)
 
     def information(found):
         return mutual_information._mutual_information(mutual_information._contingency(labels, found))
