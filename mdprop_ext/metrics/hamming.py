@@ -88,7 +88,8 @@ def hamming_metrics(
     Short codes leave many items at one distance, and ``map`` depends on their order. ``ties="expected"`` gives its mean
     over all orders of tied items, in closed form; it is a property of the codes alone. ``"optimistic"`` and
     ``"pessimistic"`` put relevant items first or last among tied ones, which bounds what any sorting can report (with
-    the divisor ``"found"``, as long as K cuts no tie); ``"stable"`` takes tied items by index, as a stable sort does, and depends on the order of the database.
+    the divisor ``"found"``, as long as K cuts no tie); ``"stable"`` takes tied items by index, as a stable sort does,
+    and depends on the order of the database.
 
     A query without any relevant item, a *lone query*, is left out of all means and counted in ``lone_queries``;
     multiplying a mean by the share of the others counts it as 0. Distances are counted in parts of bounded size, so
