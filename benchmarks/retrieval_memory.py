@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -71,14 +70,17 @@ def measure(name: str, items: int) -> dict[str, Any]:
     MEASURES[name](embeddings[:64], codes[:64], few)
     before = resident_bytes()
     result = MEASURES[name](embeddings, codes, labels)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"measure": name, "peak_bytes_beyond": peak - before, "result": result}
+    return {"measure": name, "peak_bytes_beyond": resident_bytes(peak=True) - before, "result": result}
 
 
-def resident_bytes() -> int:
-    """The resident size of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+def resident_bytes(*, peak: bool = False) -> int:
+    """The resident size of this process, or the highest that it has had.
+
+    ``getrusage`` would not do for the latter: its figure begins with that of the process which started this one.
+    """
+    field = "VmHWM:" if peak else "VmRSS:"
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def measure_apart(name: str, items: int) -> dict[str, Any]:
