@@ -18,6 +18,7 @@ DOCUMENTS = (
     "README.md",
     "docs/guides/distributed.md",
     "docs/guides/losses.md",
+    "docs/guides/metrics.md",
     "docs/guides/migrate_from_pytorch_metric_learning.md",
     "docs/ops/multi_batch_norm.md",
     "docs/ops/pgd_step.md",
