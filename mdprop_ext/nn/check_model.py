@@ -98,7 +98,7 @@ def _of_other_norm(norm: _BatchNorm, *, beside: bool) -> Iterator[_Finding]:
     elif beside:
         yield (
             f"{kind} beside multi-branch layers takes no route: all branches share its statistics",
-            "convert it by convert_multi_bn(model, branches) with the names of the others"
+            "convert it too by convert_multi_bn(model, branches), unless all branches are to share it"
             if not isinstance(norm, nn.SyncBatchNorm)
             else "leave out convert_sync_batchnorm, and call convert_multi_bn and convert_sync",
         )
