@@ -204,7 +204,7 @@ def test_embeddings_are_selected_from_any_output():
     x, y = image_batch()
     plain = FeatureTargetAttack(model, generator=torch.Generator().manual_seed(0)).run(x, y)
     selected = FeatureTargetAttack(
-        Named(model), select=lambda output: output["embedding"], generator=torch.Generator().manual_seed(0)
+        Named(model), output_fn=lambda output: output["embedding"], generator=torch.Generator().manual_seed(0)
     ).run(x, y)
     assert torch.equal(plain.x_adv, selected.x_adv)
     assert torch.equal(plain.success, selected.success)
