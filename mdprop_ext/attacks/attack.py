@@ -27,7 +27,7 @@ from mdprop_ext.attacks.options import AttackOptions
 from mdprop_ext.attacks.parametrisations import Parametrisation
 from mdprop_ext.attacks.projections import Norm, per_sample
 from mdprop_ext.attacks.result import AttackResult
-from mdprop_ext.attacks.rows import map_tensors
+from mdprop_ext.attacks.rows import broadcasts, map_tensors
 from mdprop_ext.nn import use_branch
 
 _WORTH_A_WARNING = 0.1  # share of samples without gradient
@@ -164,7 +164,10 @@ class Attack:
     @contextmanager
     def _isolated(self, x: Tensor, seed: int | None) -> Iterator[int]:
         """Borrows the model for one call; yields the call's seed."""
-        seed = drawn_seed(self.generator) if seed is None else seed
+        if seed is None:
+            seed = drawn_seed(self.generator)
+        elif isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise ValueError(f"seed: expected an integer from 0 to 2^63 - 1, got {seed!r}")
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
@@ -257,6 +260,9 @@ class Attack:
         for name, value in rows.items():
             if isinstance(value, Tensor) and (value.dim() == 0 or len(value) != len(x)):
                 raise ValueError(f"{name}: expected one row a sample, {len(x)} in all, got shape {list(value.shape)}")
+        mask = self.options.mask
+        if mask is not None and not broadcasts(mask, x):
+            raise ValueError(f"mask: expected a tensor that broadcasts to x {list(x.shape)}, got {list(mask.shape)}")
         if self._first_batch:
             self._warn_if_outside(x)
 

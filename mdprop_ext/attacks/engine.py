@@ -123,7 +123,8 @@ class Found:
         """Replaces the samples at ``rows`` by those of ``other``."""
         dtype = torch.promote_types(self.values.dtype, other.values.dtype)
         return Found(
-            self.images.index_copy(0, rows, other.images),
+            # A clone keeps the memory format, which the functional index_copy does not.
+            self.images.clone().index_copy_(0, rows, other.images),
             self.values.to(dtype).index_copy(0, rows, other.values.to(dtype)),
             self.steps.index_copy(0, rows, other.steps),
         )

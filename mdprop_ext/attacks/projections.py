@@ -107,14 +107,15 @@ class L1(Norm):
 
     The sign of the whole gradient would spread the radius evenly over all pixels. The best use of it is the opposite:
     on a linear model the single pixel of the greatest weight. So a step divides its length among the hundredth part of
-    the pixels, at least one, whose gradients are greatest and that are not already at the bound ahead of them.
+    the pixels, at least one, whose gradients are greatest, and goes on to the next ones where the box leaves less room.
 
     Reference:
         Tramèr, Boneh: Adversarial Training and Robustness for Multiple Perturbations, NeurIPS 2019, arXiv:1904.13000.
     """
 
     name = "l1"
-    _SHARE = 0.01
+    _SHARE = 0.01  # of the pixels that a step moves
+    _PARTS = 2**20  # in which the room of a pixel is counted
 
     def length(self, perturbation: Tensor) -> Tensor:
         """Sum of the absolute values of each sample, ``[N]``."""
@@ -135,18 +136,14 @@ class L1(Norm):
         decay: float = 1.0,
     ) -> Tensor:
         """Moves the pixels of the greatest gradients, together by ``step``, and projects on ball and box."""
-        movable = ((grad > 0) & (x < upper)) | ((grad < 0) & (x > lower))
-        if mask is not None:
-            movable = movable & (mask != 0)
-        size = torch.where(movable, grad.abs(), 0).flatten(1)
-        greatest = size.topk(max(1, math.ceil(self._SHARE * size.shape[1])), dim=1).indices
-        chosen = torch.zeros_like(size, dtype=torch.bool).scatter_(1, greatest, True).reshape(x.shape) & movable
-        shares = chosen.flatten(1).sum(dim=1).clamp(min=1)
+        count = max(1, math.ceil(self._SHARE * x[0].numel()))
+        share = step / count
+        chosen = self._greatest(x, grad, count, share, lower, upper, mask)
         return super().step(
             x,
             torch.where(chosen, grad, 0),
             origin,
-            step=step / shares.to(compute_dtype(x.dtype)),
+            step=share,
             radius=radius,
             lower=lower,
             upper=upper,
@@ -154,6 +151,30 @@ class L1(Norm):
             velocity=velocity,
             decay=decay,
         )
+
+    def _greatest(
+        self, x: Tensor, grad: Tensor, count: int, share: Scalars, lower: Bound, upper: Bound, mask: Tensor | None
+    ) -> Tensor:
+        """Where the pixels are, bool like ``x``, that can take ``count`` shares, the greatest gradients first.
+
+        A pixel takes one share, or what lies between it and its bound: pixels at their bounds would use up the step.
+        """
+        ahead = torch.where(grad > 0, upper - x, x - lower)
+        parts = (ahead / _broadcast(share, x).clamp(min=torch.finfo(ahead.dtype).tiny)).clamp(0, 1)
+        movable = (ahead > 0) & (grad != 0) if mask is None else (ahead > 0) & (grad != 0) & (mask != 0)
+        # Whole numbers: the sums have the same bits on every device.
+        parts = torch.where(movable, parts * self._PARTS, 0).ceil().long().flatten(1)
+        order = torch.where(movable, grad.abs(), -1).flatten(1).argsort(dim=1, descending=True, stable=True)
+        parts = parts.gather(1, order)
+        taken = (parts > 0) & (parts.cumsum(dim=1) - parts < count * self._PARTS)
+        return torch.zeros_like(taken).scatter_(1, order, taken).reshape(x.shape)
+
+
+def _broadcast(values: Scalars, like: Tensor) -> Tensor:
+    dtype = compute_dtype(like.dtype)
+    if isinstance(values, Tensor):
+        return per_sample(values.to(dtype), like)
+    return torch.full((), values, dtype=dtype, device=like.device)
 
 
 def norm_by_name(name: str) -> Norm:

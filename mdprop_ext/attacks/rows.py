@@ -38,3 +38,9 @@ def take_samples(value: Any, rows: Tensor, count: int) -> Any:
     return map_tensors(
         lambda tensor: take(tensor, rows) if tensor.dim() > 0 and len(tensor) == count else tensor, value
     )
+
+
+def broadcasts(value: Tensor, like: Tensor) -> bool:
+    """Whether ``value`` broadcasts to the shape of ``like``."""
+    sizes = zip(reversed(value.shape), reversed(like.shape), strict=False)
+    return value.dim() <= like.dim() and all(size in (1, whole) for size, whole in sizes)

@@ -141,7 +141,7 @@ def test_attack_through_a_branch_equals_that_branch_alone():
     model = convert_multi_bn(small_net(outputs=4), ("main", "st")).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and hasattr(module, "aux_bn"):
-            module.aux_bn[0].running_mean.normal_(1.0, 1.0)
+            module.aux_bn[0].running_mean.normal_(0.0, 0.3)
             module.aux_bn[0].running_var.uniform_(0.2, 3.0)
     x, y = image_batch()
 

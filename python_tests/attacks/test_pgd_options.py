@@ -63,7 +63,9 @@ def test_objectives_take_any_output(wrap):
     found = PGD(Wrapped(model), output_fn=select, random_start=False).run(x, y)
     assert torch.equal(found.x_adv, expected.x_adv)
     assert torch.equal(found.success, expected.success)
-    with pytest.raises(TypeError, match=r"output: expected a tensor of logits, got (dict|tuple); give the attack output_fn="):
+    with pytest.raises(
+        TypeError, match=r"output: expected a tensor of logits, got (dict|tuple); give the attack output_fn="
+    ):
         PGD(Wrapped(model))(x, y)
 
 
