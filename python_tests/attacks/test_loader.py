@@ -138,7 +138,7 @@ def test_other_settings_weights_or_batches_are_refused(tmp_path):
     attack = PGD(small_net(), steps=1)
     with pytest.raises(ValueError, match="holds results of another seed; give another folder, or remove it"):
         attack_loader(attack, batches(2), out=tmp_path, seed=1)
-    with pytest.raises(ValueError, match="loader: batch 0 is not the one that was attacked .* does it shuffle"):
+    with pytest.raises(ValueError, match=r"loader: batch 0 is not the one that was attacked .* does it shuffle"):
         list(attack_loader(attack, batches(2)[::-1], out=tmp_path))
     x, y = batches(2)[0]
     with pytest.raises(ValueError, match="loader: batch 0 is not the one"):
