@@ -130,6 +130,8 @@ class _Store:
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         check_output_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(".batch-*.pt.*"):  # what a kill left of a file that was being written
+            stale.unlink(missing_ok=True)
         self._folder = folder
         path = folder / _SETTINGS
         if not path.exists():

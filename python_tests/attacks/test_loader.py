@@ -119,9 +119,11 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert_only_whole_files(tmp_path, 2)
+    (tmp_path / ".batch-000002.pt.half").write_bytes(b"as left by a kill while writing")
     attack = PGD(small_net(), eps=0.1, steps=2)
     expected = list(attack_loader(attack, batches()))
     assert_equal(list(attack_loader(attack, batches(), out=tmp_path)), expected)
+    assert_only_whole_files(tmp_path, 4)
 
 
 def test_other_settings_weights_or_batches_are_refused(tmp_path):
