@@ -91,7 +91,6 @@ def _through_half_types(values: Tensor, cuts: list[tuple[Tensor, Tensor]], varia
     gradients = torch.autograd.grad(values.sum(), [wide for _, wide in cuts], allow_unused=True)
     used = [(tensor, gradient) for (tensor, _), gradient in zip(cuts, gradients, strict=True) if gradient is not None]
     greatest = torch.stack([gradient.reshape(len(variable), -1).abs().amax(1) for _, gradient in used]).amax(0)
-    greatest = greatest.nan_to_num(posinf=0.0)
     exponent = (_GREATEST_EXPONENT - torch.frexp(greatest).exponent).clamp(-100, 100)
     scale = torch.where(greatest > 0, torch.ldexp(torch.ones_like(greatest), exponent), 1.0)
     scaled = [(gradient * per_sample(scale, gradient)).to(tensor.dtype) for tensor, gradient in used]

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -28,9 +27,7 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
 
 def take(values: Tensor, rows: Tensor) -> Tensor:
     """Copies ``rows`` (int64 ``[M]``) of ``values [N, *]``, in its memory format and without gradient."""
-    values = values.detach()
-    # empty_like keeps the strides of a part of the batch; plain indexing would make any result contiguous.
-    return torch.index_select(values, 0, rows, out=torch.empty_like(values[: len(rows)]))
+    return values.detach()[rows]  # index_select would make any result contiguous
 
 
 def take_samples(value: Any, rows: Tensor, count: int) -> Any:

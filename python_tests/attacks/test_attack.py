@@ -116,6 +116,7 @@ def test_objectives_take_whole_outputs_and_labels_of_any_form():
 
     result = PGD(Rich(), objective=both_heads, eps=0.1).run(x, {"y": y})
     assert bool(result.success.all())
+    assert not bool(PGD(Rich(), objective=both_heads, mask=torch.zeros(1)).run(x, {"y": y}).success.any())
     found = {"embedding": Rich().net(result.x_adv), "scale": 2.0, "more": (result.x_adv,)}
     torch.testing.assert_close(result.objective, both_heads(found, {"y": y}).detach())
 

@@ -80,6 +80,26 @@ def test_only_the_unsuccessful_go_on():
     assert sum(counting.sizes) < 30 * len(x), "a batch without samples left goes on"
 
 
+def test_restarts_of_what_is_left_start_where_they_would_in_the_whole_batch():
+    model, x, y = case()
+    starts = {}
+
+    def noting(name):
+        def note(step, state):
+            if step == 0:
+                starts[name, state.restart] = state
+
+        return note
+
+    for early_stop in (False, True):
+        PGD(model, eps=0.1, steps=2, restarts=3, early_stop=early_stop, callback=noting(early_stop))(x, y, seed=6)
+    for restart in range(3):
+        left, whole = starts[True, restart], starts[False, restart]
+        assert torch.equal(left.images, whole.images[left.rows])
+    assert 0 < len(starts[True, 2].rows) < len(x)
+    assert not torch.equal(starts[True, 2].rows, torch.arange(len(starts[True, 2].rows)))
+
+
 def test_restarts_keep_every_success():
     model, x, y = case()
     options = {"eps": 0.15, "alpha": 0.04, "steps": 1, "early_stop": True}
