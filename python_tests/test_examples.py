@@ -18,6 +18,7 @@ DOCUMENTS = (
     "README.md",
     "docs/guides/attacks.md",
     "docs/guides/losses.md",
+    "docs/guides/metrics.md",
     "docs/guides/migrate_from_pytorch_metric_learning.md",
     "docs/guides/write_an_objective.md",
     "docs/ops/multi_batch_norm.md",
