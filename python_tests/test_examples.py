@@ -16,10 +16,12 @@ from mdprop_ext.recipes import MDPropConfig, TrainConfig, apply_settings
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
     "README.md",
+    "docs/guides/attacks.md",
     "docs/guides/distributed.md",
     "docs/guides/losses.md",
     "docs/guides/metrics.md",
     "docs/guides/migrate_from_pytorch_metric_learning.md",
+    "docs/guides/write_an_objective.md",
     "docs/ops/multi_batch_norm.md",
     "docs/ops/pgd_step.md",
     "docs/recipes/mdprop.md",

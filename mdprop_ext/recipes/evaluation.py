@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mdprop_ext import ops
-from mdprop_ext.attacks import PGD, Attack, FeatureTargetAttack
+from mdprop_ext.attacks import Attack, FeaturePush, FeatureTargetAttack
 from mdprop_ext.data import ImageSet
 from mdprop_ext.metrics import pi_ratio, retrieval_metrics, spectral_decay
 from mdprop_ext.nn import branch_names
@@ -232,20 +232,14 @@ def _build_attack(model: nn.Module, setting: AttackSetting, generator: torch.Gen
             branch=branch,
             generator=generator,
         )
-    return PGD(
+    return FeaturePush(
         model,
         eps=setting.eps,
         alpha=setting.eps * min(1.0, 2.5 / max(1, setting.steps)),
         steps=setting.steps,
-        objective=_squared_drift,
-        target=lambda clean_embeddings, labels, generator: clean_embeddings,
         branch=branch,
         generator=generator,
     )
-
-
-def _squared_drift(embeddings: Tensor, clean_embeddings: Tensor) -> Tensor:
-    return (embeddings - clean_embeddings).square().sum(1)
 
 
 def _in_batches(model: nn.Module, batches: Sequence[Tensor], load: Callable[[Tensor], Tensor]) -> Tensor:
