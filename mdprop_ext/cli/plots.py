@@ -81,7 +81,7 @@ def write_attack_plots(out: Path, outcome: AttackOutcome, *, method: Literal["pc
     )
 
 
-def _retrievals(outcome: AttackOutcome) -> list[Retrieval]:
+def _retrievals(outcome: AttackOutcome) -> list[list[Retrieval]]:
     """What a few queries find, clean and attacked: first those that the most attacks lead astray."""
     labels = outcome.images.labels
     wanted = labels[outcome.positions]
@@ -93,9 +93,16 @@ def _retrievals(outcome: AttackOutcome) -> list[Retrieval]:
     lost = torch.stack([right["clean"][:, 0] & ~right[name][:, 0] for name in outcome.pixels]).sum(0)
     chosen = lost.argsort(descending=True, stable=True)[: max(1, _NEIGHBOUR_ROWS // len(found))]
     return [
-        Retrieval(name, pixels[name][query], outcome.images.images[found[name][query]], right[name][query])
+        [
+            Retrieval(
+                name if name == "clean" else name.upper(),
+                pixels[name][query],
+                outcome.images.images[found[name][query]],
+                right[name][query],
+            )
+            for name in found
+        ]
         for query in chosen.tolist()
-        for name in found
     ]
 
 

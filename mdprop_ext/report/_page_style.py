@@ -29,12 +29,19 @@ th, td { padding: 0.3rem 0.75rem; text-align: left; vertical-align: top; border-
 thead th { background: var(--panel); font-weight: 600; }
 tbody th { font-weight: 500; }
 td { overflow-wrap: anywhere; min-width: 4.5rem; }
+th.number, td.number { text-align: right; }
 td.number { overflow-wrap: normal; white-space: nowrap; }
 figure { margin: 1rem 0 1.5rem; }
+figure .scroll { margin: 0; }
 img {
   display: block; max-width: 100%; height: auto; background: #ffffff; border: 1px solid var(--line); border-radius: 6px;
 }
 figcaption { font-size: 0.9rem; margin-top: 0.4rem; max-width: 46rem; }
 summary { cursor: pointer; color: var(--accent); padding: 0.25rem 0; }
+@media screen and (max-width: 40rem) {
+  /* Text of plots stays readable; the picture scrolls instead. */
+  img { max-width: none; width: 38rem; }
+  th, td { padding: 0.3rem 0.5rem; }
+}
 @media print { details > :not(summary) { display: block; } .scroll { overflow: visible; } }
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DISTINCT = len(_COLOURS)
 _LONGEST_NAME = 40
+_LEGEND_LINE = 0.2  # inches
+_GAP = 0.12  # between groups of images, in heights of an image
 _CHARACTERS_AN_INCH = 12  # of small text
 
 
@@ -41,11 +44,11 @@ def new_panels(columns: int, *, rows: int = 1) -> tuple[Any, list[list[Any]]]:
     return figure, axes
 
 
-def new_tiles(rows: int, columns: int) -> tuple[Any, list[list[Any]]]:
+def new_tiles(groups: Sequence[int], columns: int) -> tuple[Any, list[list[Any]]]:
     """Makes a figure with places for images, without ticks and frames.
 
     Args:
-        rows: Number of rows of images.
+        groups: Numbers of rows of images that stay together; there is room between groups.
         columns: Images in a row.
 
     Returns:
@@ -54,11 +57,17 @@ def new_tiles(rows: int, columns: int) -> tuple[Any, list[list[Any]]]:
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    figure = _new_figure(1.25 * columns + 0.9, 1.25 * rows + 0.5)
-    axes = [list(row) for row in figure.subplots(rows, columns, squeeze=False)]
-    for axis in (axis for row in axes for axis in row):
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+    heights = [height for group in groups for height in (*([1.0] * group), _GAP)][:-1]
+    figure = _new_figure(1.25 * columns + 0.9, 1.25 * sum(heights) + 0.5)
+    axes = []
+    for row, height in zip(
+        figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights), heights, strict=True
+    ):
+        for axis in row:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        if height == 1:
+            axes.append(list(row))
     return figure, axes
 
 
@@ -69,19 +78,20 @@ def show_image(axis: Any, pixels: Tensor) -> None:
 
 
 def add_legend(figure: Any) -> None:
-    """Puts one legend for all panels below them, where it covers no data; none for figures without labels."""
+    """Puts one legend for all panels below them, where it covers no data, in room that it adds to the figure."""
     entries: dict[str, Any] = {}
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
         longest = max(len(label) for label in entries) + 8  # with its line and the space around it
-        columns = max(1, int(figure.get_figwidth() * _CHARACTERS_AN_INCH / longest))
+        columns = min(len(entries), max(1, int(figure.get_figwidth() * _CHARACTERS_AN_INCH / longest)))
+        figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * (-(-len(entries) // columns)))
         figure.legend(
             list(entries.values()),
             list(entries),
             loc="outside lower center",
-            ncols=min(columns, len(entries)),
+            ncols=columns,
             frameon=False,
             fontsize="small",
             handlelength=3,

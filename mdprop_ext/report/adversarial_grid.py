@@ -52,7 +52,7 @@ def adversarial_grid_figure(clean: Tensor, attacked: Mapping[str, Tensor]) -> An
         if images.shape != clean.shape:
             raise ValueError(f"attacked: expected shape {list(clean.shape)}, got {list(images.shape)} for {name!r}")
     factor = magnification(clean, attacked)
-    figure, rows = new_tiles(len(clean), 1 + 2 * len(attacked))
+    figure, rows = new_tiles([len(clean)], 1 + 2 * len(attacked))
     for index, row in enumerate(rows):
         show_image(row[0], clean[index])
         for column, images in enumerate(attacked.values()):

@@ -72,7 +72,7 @@ def embedding_map_figure(
     attacked = attacked or {}
     _check(clean, labels, attacked)
     (points, *moved), names = _flatten([clean, *attacked.values()], method)
-    shown = labels.unique()[:DISTINCT].tolist()
+    shown = sorted(set(labels.tolist()))[:DISTINCT]
     figure, (axes,) = new_panels(max(1, len(attacked)))
     for axis, name, ends in zip(axes, attacked or ("",), moved or (None,), strict=True):
         for index, label in enumerate(shown):
@@ -84,6 +84,8 @@ def embedding_map_figure(
                 chosen = own.nonzero().squeeze(1)[: max(1, _MOST_ARROWS // len(shown))]
                 _draw_moves(axis, points[chosen], ends[chosen], index)
         axis.set(title=plain_text(name.upper()), xlabel=names[0], ylabel=names[1], xticks=[], yticks=[])
+        if ends is not None:
+            axis.scatter([], [], s=20, facecolors="none", edgecolors="0.3", label="attacked")
     _share_limits(axes)
     add_legend(figure)
     return figure
@@ -124,7 +126,7 @@ def _flatten(groups: Sequence[Tensor], method: str) -> tuple[list[Tensor], tuple
     perplexity = min(30.0, (len(together) - 1) / 3)
     solver = require("sklearn.manifold", extra="demo").TSNE(2, perplexity=perplexity, init="pca", random_state=0)
     flat = torch.as_tensor(solver.fit_transform(together.numpy()))
-    return list(flat.split([len(group) for group in groups])), ("t-SNE 1", "t-SNE 2")
+    return list(torch.split(flat, [len(group) for group in groups])), ("t-SNE 1", "t-SNE 2")
 
 
 def _draw_moves(axis: Any, starts: Tensor, ends: Tensor, index: int) -> None:

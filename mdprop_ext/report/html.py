@@ -41,15 +41,18 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
     Args:
         caption: What it shows; also its name for readers that do not see it.
         header: Titles of the columns.
-        rows: Cells, as many as titles in each row; those that look like numbers are aligned as such.
+        rows: At least one, with as many cells as titles; columns of numbers are aligned as such.
 
     Returns:
         The table in a frame that scrolls where the window is narrow.
     """
-    titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in header)
+    kinds = ["number" if all(map(_is_number, column)) else "" for column in zip(*rows, strict=True)]
+    titles = "".join(
+        f'<th scope="col"{_class(kind)}>{escape(title)}</th>' for title, kind in zip(header, kinds, strict=True)
+    )
     lines = []
     for name, *cells in rows:
-        values = "".join(f"<td{_class('number' if _is_number(cell) else '')}>{escape(cell)}</td>" for cell in cells)
+        values = "".join(f"<td{_class(kind)}>{escape(cell)}</td>" for cell, kind in zip(cells, kinds[1:], strict=True))
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{values}</tr>')
     body = "\n".join(lines)
     return Html(
@@ -71,7 +74,8 @@ def figure(png: bytes, *, alt: str, caption: str) -> Html:
     """
     data = base64.b64encode(png).decode("ascii")
     return Html(
-        f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+        f'<figure><div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
+        f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}"></div>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

@@ -85,10 +85,9 @@ def _title(files: RunFiles) -> str:
     if files.comparison is not None:
         return f"Comparison: {', '.join(files.comparison)}"
     results = files.metrics or files.attack or {}
-    kind = {"train": "Training", "eval": "Evaluation", "attack": "Attack"}.get(
-        (files.provenance or {}).get("command", "")
-    )
-    return f"{kind or 'Results'}: {results['recipe']}, seed {results['seed']}"
+    command = (files.provenance or {}).get("command")
+    kind = {"train": "Training", "eval": "Evaluation", "attack": "Attack"}.get(str(command), "Results")
+    return f"{kind}: {results['recipe']}, seed {results['seed']}"
 
 
 def _content(files: RunFiles) -> list[Html]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mdprop_ext.report._style import add_legend, colour, marker, new_panels, plain_text, save_png
 
 _MOST_TICKS = 8
+_GREY = "0.35"
 
 
 def plot_robustness(results: Mapping[str, Mapping[str, Any]], path: str | Path) -> None:
@@ -28,8 +29,8 @@ def plot_robustness(results: Mapping[str, Mapping[str, Any]], path: str | Path) 
 def robustness_figure(results: Mapping[str, Mapping[str, Any]]) -> Any:
     """Draws R@1 over the radius and, where several numbers of steps were measured, over the steps below it.
 
-    Lines begin at 0 with R@1 on clean images. Runs differ by colour; numbers of steps, or radii below, by marker. A
-    dashed line is the worst case over branches, where it was measured.
+    Lines begin at 0 with R@1 on clean images. Runs differ by colour; numbers of steps, or radii below, by marker, and
+    by colour too where there is one run. A dashed line is the worst case over branches, where it was measured.
 
     Args:
         results: Contents of ``metrics.json`` by the name of the run; all with the same attacks.
@@ -45,15 +46,21 @@ def robustness_figure(results: Mapping[str, Mapping[str, Any]]) -> Any:
     attacks = list(dict.fromkeys(row["attack"] for row in grid))
     if not attacks:
         raise ValueError("results: expected at least one with rows in robust_grid, got none")
-    by_steps = len({row["steps"] for row in grid}) > 1
-    figure, rows = new_panels(len(attacks), rows=2 if by_steps else 1)
+    steps, radii = (sorted({row[key] for row in grid}) for key in ("steps", "eps_255"))
+    figure, rows = new_panels(len(attacks), rows=2 if len(steps) > 1 else 1)
     for column, attack in enumerate(attacks):
         rows[0][column].set(title=attack_title(attack), xlabel="radius of the attack in 1/255", ylabel="R@1 in %")
-        _draw_lines(rows[0][column], results, attack, over="eps_255", fixed="steps")
-        if by_steps:
+        _draw_lines(rows[0][column], results, attack, over="eps_255", fixed="steps", settings=steps)
+        if len(steps) > 1:
             rows[1][column].set(xlabel="steps of the attack", ylabel="R@1 in %")
-            _draw_lines(rows[1][column], results, attack, over="steps", fixed="eps_255")
+            _draw_lines(rows[1][column], results, attack, over="steps", fixed="eps_255", settings=radii)
     _share_limits([axis for row in rows for axis in row])
+    counts = [f"{count} step{'s' * (count != 1)}" for count in steps]
+    if len(steps) > 1:
+        settings = [[f"{count} (top)" for count in counts], [f"eps {radius:g}/255 (bottom)" for radius in radii]]
+    else:
+        settings = [counts]
+    _explain(rows[0][0], list(results), settings, worst=any(row["branch"] == "worst" for row in grid))
     add_legend(figure)
     return figure
 
@@ -67,32 +74,44 @@ def attack_title(attack: str) -> str:
     return f"Multi-targeted (MT, T = {attack.removeprefix('mt')})"
 
 
-def _draw_lines(axis: Any, results: Mapping[str, Mapping[str, Any]], attack: str, *, over: str, fixed: str) -> None:
-    """Draws a line for each run, value of ``fixed`` and branch."""
-    grid = [row for metrics in results.values() for row in metrics["robust_grid"]]
-    settings = sorted({row[fixed] for row in grid})
-    for run, (name, metrics) in enumerate(results.items()):
+def _draw_lines(
+    axis: Any,
+    results: Mapping[str, Mapping[str, Any]],
+    attack: str,
+    *,
+    over: str,
+    fixed: str,
+    settings: Sequence[float],
+) -> None:
+    """Draws a line over one key of the grid for each run, value of the other key and branch."""
+    ticks = {0.0}
+    for run, metrics in enumerate(results.values()):
         for index, setting in enumerate(settings):
-            label = plain_text(name)
-            if fixed == "eps_255":
-                label += f", eps {setting:g}/255"
-            elif len(settings) > 1:
-                label += f", {setting} step{'s' * (setting != 1)}"
             for branch, style in (("main", "-"), ("worst", "--")):
                 points = _points(metrics, over, {"attack": attack, fixed: setting, "branch": branch})
                 if len(points) > 1:
-                    axis.plot(
-                        *zip(*points, strict=True),
-                        style,
-                        color=colour(run),
-                        marker=marker(index),
-                        markersize=4.5,
-                        linewidth=1.8,
-                        label=label if branch == "main" else f"{label}, worst branch",
-                    )
-    ticks = sorted({0.0, *(float(row[over]) for row in grid if row["attack"] == attack)})
+                    look = {"color": colour(run if len(results) > 1 else index), "marker": marker(index)}
+                    axis.plot(*zip(*points, strict=True), style, markersize=4.5, linewidth=1.8, **look)
+                    ticks |= {place for place, _ in points}
     if len(ticks) <= _MOST_TICKS:
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
+
+
+def _explain(axis: Any, names: Sequence[str], settings: Sequence[Sequence[str]], *, worst: bool) -> None:
+    """Labels colours, markers and dashes one by one; every combination would take more room than the lines."""
+    if len(names) > 1:
+        for run, name in enumerate(names):
+            axis.plot([], [], color=colour(run), linewidth=1.8, label=plain_text(name))
+    for row in settings:
+        for index, setting in enumerate(row):
+            if len(names) == 1:
+                look = {"color": colour(index), "linewidth": 1.8, "label": f"{plain_text(names[0])}, {setting}"}
+            else:
+                look = {"color": _GREY, "linestyle": "none", "label": setting}
+            if len(names) == 1 or len(row) > 1:
+                axis.plot([], [], marker=marker(index), markersize=4.5, **look)
+    if worst:
+        axis.plot([], [], "--", color=_GREY, linewidth=1.8, label="worst branch")
 
 
 def _points(metrics: Mapping[str, Any], over: str, chosen: Mapping[str, Any]) -> list[tuple[float, float]]:

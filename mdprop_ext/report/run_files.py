@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mdprop_ext.recipes.trainer import Record
+
 #: Pictures that commands write, in the order of the report.
 PICTURES = ("training.png", "robustness.png", "grid.png", "neighbours.png", "embeddings.png")
+_RESULTS = ("metrics", "comparison", "attack")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,7 +36,7 @@ class RunFiles:
     attack: Mapping[str, Any] | None
     provenance: Mapping[str, Any] | None
     configurations: Mapping[str, Mapping[str, Any]]
-    history: Sequence[Mapping[str, Any]]
+    history: Sequence[Record]
     pictures: Mapping[str, bytes]
 
     def __repr__(self) -> str:
@@ -71,9 +74,6 @@ class RunFiles:
         )
 
 
-_RESULTS = ("metrics", "comparison", "attack")
-
-
 def _read_json(path: Path) -> Any:
     if not path.is_file():
         return None
@@ -86,7 +86,7 @@ def _read_json(path: Path) -> Any:
     return content
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: Path) -> list[Record]:
     """Reads JSON lines; what an interrupt left behind the last whole one is not one."""
     if not path.is_file():
         return []

@@ -55,7 +55,7 @@ def robust_section(metrics: Mapping[str, Any], pictures: Mapping[str, bytes]) ->
     for attack, measured in metrics["robust"].items():
         recall = measured["recall_at_1"]
         rows.append((attack_title(attack), _percent(recall), f"{100 * (recall - clean):+.1f}"))
-    protocol = table("Recall@1 under attack, eps 16/255, 5 steps", ("attack", "Recall@1", "points lost"), rows)
+    protocol = table("Recall@1 under attack, eps 16/255, 5 steps", ("attack", "Recall@1", "difference in points"), rows)
     return section(
         "Under attack",
         paragraph(_ATTACK_PROTOCOL),
@@ -117,9 +117,10 @@ def attack_section(attack: Mapping[str, Any], pictures: Mapping[str, bytes]) -> 
         rows.append((attack_title(name), _percent(recall), lost, change))
     what = (
         f"{attack['images']} test images against a clean gallery of {attack['gallery']}, each image's own clean "
-        f"version left out; linf eps {attack['eps_255']:g}/255, {attack['steps']} steps, branch {attack['branch']}. {_ROUNDING}"
+        f"version left out; linf eps {attack['eps_255']:g}/255, {attack['steps']} steps, branch {attack['branch']}. "
+        f"{_ROUNDING}"
     )
-    header = ("attack", "Recall@1", "points lost", "largest change in 1/255")
+    header = ("attack", "Recall@1", "difference in points", "largest change in 1/255")
     return section(
         "Attacked images",
         paragraph(what),
@@ -140,8 +141,9 @@ def configuration_section(
     configurations: Mapping[str, Mapping[str, Any]], provenance: Mapping[str, Any] | None
 ) -> Html:
     """What was run, from ``config.json`` and ``provenance.json``."""
-    arguments = {} if provenance is None else flattened(provenance["arguments"])
-    parts = [facts(f"mdprop {provenance['command']}", arguments)] if provenance is not None else []
+    parts = []
+    if provenance is not None:
+        parts.append(facts(f"mdprop {provenance['command']}", given(provenance["arguments"])))
     described = {name: flattened(config) for name, config in configurations.items()}
     keys = list(dict.fromkeys(key for config in described.values() for key in config))
     rows = [(key, *(config.get(key, NOTHING) for config in described.values())) for key in keys]
@@ -156,12 +158,16 @@ def environment_section(provenance: Mapping[str, Any] | None) -> Html:
         return section("Environment", paragraph("It was not recorded.", kind="quiet"))
     environment = dict(provenance["environment"])
     kernels = {name: ", ".join(devices) or "reference" for name, devices in environment.pop("ops", {}).items()}
-    shown = {name: value for name, value in flattened(environment).items() if value != NOTHING}
     return section(
         "Environment",
-        facts("Where it ran", shown),
+        facts("Where it ran", given(environment)),
         disclosure("Compiled kernels", facts("Devices with a compiled kernel, by op", kernels)),
     )
+
+
+def given(content: Mapping[str, Any]) -> dict[str, str]:
+    """The flattened content without what is not there."""
+    return {name: value for name, value in flattened(content).items() if value != NOTHING}
 
 
 def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -43,7 +43,9 @@ def training_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> A
         steps = [record["step"] for record in history]
         losses = [record["loss"] for record in history]
         loss_axis.plot(steps, losses, color=colour(index), alpha=0.25, linewidth=0.8)
-        loss_axis.plot(steps, _running_mean(losses), color=colour(index), linewidth=1.8)
+        # A line of one point would not be seen.
+        point = marker(index) if len(steps) == 1 else None
+        loss_axis.plot(steps, _running_mean(losses), color=colour(index), linewidth=1.8, marker=point)
         measured = [record for record in history if "val_recall_at_1" in record]
         recall_axis.plot(
             [record["step"] for record in measured],
@@ -58,6 +60,7 @@ def training_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> A
     recall_axis.set(title="Validation", xlabel="step", ylabel="R@1 in %")
     for axis in (loss_axis, recall_axis):
         axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_xlim(left=0)
     add_legend(figure)
     return figure
 
