@@ -63,13 +63,12 @@ def write_attack_plots(out: Path, outcome: AttackOutcome, *, method: Literal["pc
     shown = spread_positions(labels, _GRID_IMAGES)
     clean = outcome.images.images[outcome.positions]
     attacked = {name: pixels[shown] for name, pixels in outcome.pixels.items()}
-    embeddings = plot_embedding_map
     return _write(
         out,
         {
             "grid.png": lambda path: plot_adversarial_grid(clean[shown], attacked, path),
             "neighbours.png": lambda path: plot_neighbours(_retrievals(outcome), path),
-            "embeddings.png": lambda path: embeddings(
+            "embeddings.png": lambda path: plot_embedding_map(
                 outcome.gallery[outcome.positions],
                 labels,
                 path,
@@ -83,27 +82,20 @@ def write_attack_plots(out: Path, outcome: AttackOutcome, *, method: Literal["pc
 
 def _retrievals(outcome: AttackOutcome) -> list[list[Retrieval]]:
     """What a few queries find, clean and attacked: first those that the most attacks lead astray."""
-    labels = outcome.images.labels
-    wanted = labels[outcome.positions]
-    count = min(_NEIGHBOURS, len(labels) - 1)
-    pixels: dict[str, Tensor] = {"clean": outcome.images.images[outcome.positions], **outcome.pixels}
-    queries = {"clean": outcome.gallery[outcome.positions], **outcome.embeddings}
-    found = {name: nearest_others(own, outcome.positions, outcome.gallery, count) for name, own in queries.items()}
-    right = {name: labels[nearest] == wanted[:, None] for name, nearest in found.items()}
+    images, positions = outcome.images, outcome.positions
+    count = min(_NEIGHBOURS, len(images) - 1)
+    pixels: dict[str, Tensor] = {"clean": images.images[positions], **outcome.pixels}
+    queries = {"clean": outcome.gallery[positions], **outcome.embeddings}
+    found = {name: nearest_others(own, positions, outcome.gallery, count) for name, own in queries.items()}
+    right = {name: images.labels[nearest] == images.labels[positions, None] for name, nearest in found.items()}
     lost = torch.stack([right["clean"][:, 0] & ~right[name][:, 0] for name in outcome.pixels]).sum(0)
     chosen = lost.argsort(descending=True, stable=True)[: max(1, _NEIGHBOUR_ROWS // len(found))]
-    return [
-        [
-            Retrieval(
-                name if name == "clean" else name.upper(),
-                pixels[name][query],
-                outcome.images.images[found[name][query]],
-                right[name][query],
-            )
-            for name in found
-        ]
-        for query in chosen.tolist()
-    ]
+
+    def retrieval(name: str, query: int) -> Retrieval:
+        title = name if name == "clean" else name.upper()
+        return Retrieval(title, pixels[name][query], images.images[found[name][query]], right[name][query])
+
+    return [[retrieval(name, query) for name in found] for query in chosen.tolist()]
 
 
 def _write(out: Path, plots: Mapping[str, Callable[[Path], None]]) -> list[Path]:
