@@ -44,7 +44,7 @@ def test_points_and_arrows():
     assert axis.get_xlabel() == "principal component 1 (80 %)"
     left, left_moved, right, right_moved, _ = [points.get_offsets().data for points in axis.collections]
     assert left == pytest.approx(numpy.array([[-2.0, -1.0], [-2.0, 1.0]]))
-    assert right_moved == pytest.approx(right + [1.0, 0.5])
+    assert right_moved == pytest.approx(right + numpy.array([1.0, 0.5]))
     arrows = [(arrow.xyann, arrow.xy) for arrow in axis.texts]
     assert [start for start, _ in arrows[:2]] == pytest.approx(left)
     assert [end for _, end in arrows[:2]] == pytest.approx(left_moved)
