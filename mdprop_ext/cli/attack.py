@@ -91,7 +91,7 @@ def attack_checkpoint(
     images = source.like_checkpoint(checkpoint).load_test()
     positions = _chosen(images.labels, count)
     seed = checkpoint.seed if seed is None else seed
-    gallery = embed(model, images)
+    gallery = embed(model, images).cpu()
     summary = _summary(checkpoint, folder, source, settings[0], seed=seed, attacked=len(positions), images=images)
     summary["clean"] = {"recall_at_1": query_recall(gallery[positions], positions, gallery, images.labels)}
     outcome = AttackOutcome(summary, images, positions, gallery, pixels={}, embeddings={})
@@ -111,7 +111,7 @@ def _attack(model: nn.Module, setting: AttackSetting, outcome: AttackOutcome, ou
     floats = attack_images(model, chosen, setting, seed=seed)
     files = _write_images(out, setting.attack, outcome, to_pixels(floats, chosen.images, eps=setting.eps), floats)
     written = torch.stack([decode_png(path.read_bytes()) for path in files])
-    rounded = embed(model, ImageSet(written, chosen.labels, chosen.classes))
+    rounded = embed(model, ImageSet(written, chosen.labels, chosen.classes)).cpu()
     outcome.pixels[setting.attack] = written
     outcome.embeddings[setting.attack] = rounded
     outcome.summary["attacks"][setting.attack] = {

@@ -26,15 +26,17 @@ def attack_images(model: nn.Module, images: ImageSet, setting: AttackSetting, *,
         seed: Of batches, targets and random starts.
 
     Returns:
-        The attacked images ``[N, C, H, W]``, ``float32`` in [0, 1].
+        The attacked images ``[N, C, H, W]``, ``float32`` in [0, 1], on the device of the images.
 
     Raises:
         ValueError: If the images do not suit the attack: targets need two classes.
     """
     attack = build_attack(model, setting, torch.Generator().manual_seed(seed))
-    attacked = torch.empty(images.images.shape, dtype=torch.float32)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    attacked = torch.empty(images.images.shape, dtype=torch.float32, device=images.images.device)
     for positions in spread_batches(images.labels, seed):
-        attacked[positions] = attack(images.floats(positions), images.labels[positions])
+        batch = attack(images.floats(positions).to(device), images.labels[positions].to(device))
+        attacked[positions] = batch.to(attacked.device)
     return attacked
 
 
@@ -94,7 +96,7 @@ def query_recall(queries: Tensor, positions: Tensor, gallery: Tensor, labels: Te
     """R@1 of some images, or of attacked versions of them, each image's own clean version left out of the gallery.
 
     Args:
-        queries: Embeddings ``[M, D]`` of the images at ``positions``.
+        queries: Embeddings ``[M, D]`` of the images at ``positions``; all tensors are on one device.
         positions: Places of the queries in the gallery, int64 ``[M]``.
         gallery: Embeddings ``[N, D]``.
         labels: Classes of the gallery, int64 ``[N]``.

@@ -60,7 +60,9 @@ class RunFiles:
         if metrics is None and comparison is None and attack is None:
             expected = ", ".join(f"{name}.json" for name in _RESULTS)
             raise ValueError(f"report: expected one of {expected} in '{folder}', got none")
-        places = {name: folder / f"{name}-seed0" for name in comparison or ()} or {"this run": folder}
+        # Recipes of the user's own are named module:Class, which not every file system takes.
+        runs = {name: folder / f"{name.replace(':', '.')}-seed0" for name in comparison or ()}
+        places = runs or {"this run": folder}
         configurations = {name: _read_json(place / "config.json") for name, place in places.items()}
         return cls(
             folder=folder,
