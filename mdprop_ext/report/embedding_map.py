@@ -12,7 +12,8 @@ from torch import Tensor
 from mdprop_ext._optional import require
 from mdprop_ext.report._style import DISTINCT, add_legend, colour, marker, new_panels, plain_text, save_png
 
-_MOST_ARROWS = 60
+_MOST_ARROWS = 40
+_PALE = 0.25  # opacity
 
 
 def plot_embedding_map(
@@ -77,9 +78,11 @@ def embedding_map_figure(
     for axis, name, ends in zip(axes, attacked or ("",), moved or (None,), strict=True):
         for index, label in enumerate(shown):
             own = (labels == label).cpu()
-            style = {"color": colour(index), "marker": marker(index), "s": 16, "linewidths": 0.8}
             class_name = plain_text(classes[label] if classes else f"class {label}", 24)
-            axis.scatter(*points[own].T, **style, label=class_name, zorder=3)
+            style = {"color": colour(index), "marker": marker(index), "linewidths": 0}
+            # Where arrows are, the other points are only their background.
+            axis.scatter(*points[own].T, **style, s=16, alpha=1.0 if ends is None else _PALE, zorder=3)
+            axis.scatter([], [], **style, s=20, label=class_name)
             if ends is not None:
                 chosen = own.nonzero().squeeze(1)[: max(1, _MOST_ARROWS // len(shown))]
                 _draw_moves(axis, points[chosen], ends[chosen], index)
@@ -130,11 +133,12 @@ def _flatten(groups: Sequence[Tensor], method: str) -> tuple[list[Tensor], tuple
 
 
 def _draw_moves(axis: Any, starts: Tensor, ends: Tensor, index: int) -> None:
+    axis.scatter(*starts.T, marker=marker(index), s=20, linewidths=0, color=colour(index), zorder=4)
     axis.scatter(
-        *ends.T, marker=marker(index), s=20, linewidths=0.9, facecolors="none", edgecolors=colour(index), zorder=4
+        *ends.T, marker=marker(index), s=20, linewidths=0.9, facecolors="none", edgecolors=colour(index), zorder=5
     )
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        arrow = {"arrowstyle": "->", "color": colour(index), "alpha": 0.6, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 1}
+        arrow = {"arrowstyle": "->", "color": colour(index), "alpha": 0.9, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 1}
         axis.annotate("", xy=end, xytext=start, arrowprops=arrow)
 
 
