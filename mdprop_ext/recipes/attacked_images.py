@@ -14,6 +14,7 @@ from mdprop_ext.recipes.evaluation import AttackSetting, build_attack, spread_ba
 
 # In levels of 1/255: far above the rounding of float32, far below what a level means.
 _TOLERANCE = 1e-3
+_EPS_TOLERANCE = 1e-9  # the radius itself is a double
 
 
 def attack_images(model: nn.Module, images: ImageSet, setting: AttackSetting, *, seed: int) -> Tensor:
@@ -70,7 +71,7 @@ def to_pixels(attacked: Tensor, clean: Tensor, *, eps: float) -> Tensor:
     if attacked.shape != clean.shape:
         raise ValueError(f"attacked: expected shape {list(clean.shape)}, got {list(attacked.shape)}")
     change = attacked.double() * 255 - clean
-    most = math.floor(eps * 255 + _TOLERANCE)
+    most = math.floor(eps * 255 + _EPS_TOLERANCE)
     levels = (change.abs() + _TOLERANCE).floor().clamp(max=most) * change.sign()
     return (clean + levels).clamp(0, 255).to(torch.uint8)
 

@@ -41,6 +41,12 @@ def test_whole_levels_are_not_lost_to_rounding_of_floats(eps_255):
     assert torch.equal(to_pixels(down, clean, eps=eps_255 / 255), (clean.short() - eps_255).clamp(min=0).byte())
 
 
+def test_a_radius_just_below_a_level_does_not_reach_it():
+    clean = torch.full((1, 1, 2, 2), 100, dtype=torch.uint8)
+    eps = 5.9995 / 255
+    assert (to_pixels(clean.double() / 255 + eps, clean, eps=eps) == 105).all()
+
+
 def test_errors_of_rounding():
     with pytest.raises(TypeError, match=r"clean: expected dtype torch\.uint8"):
         to_pixels(torch.rand(1, 1, 2, 2), torch.rand(1, 1, 2, 2), eps=0.1)
