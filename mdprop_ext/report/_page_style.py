@@ -28,7 +28,7 @@ caption { text-align: left; font-size: 0.9rem; padding-bottom: 0.4rem; }
 th, td { padding: 0.3rem 0.75rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 thead th { background: var(--panel); font-weight: 600; }
 tbody th { font-weight: 500; }
-td { overflow-wrap: anywhere; min-width: 4.5rem; }
+td { overflow-wrap: break-word; min-width: 4.5rem; max-width: 30rem; }
 th.number, td.number { text-align: right; }
 td.number { overflow-wrap: normal; white-space: nowrap; }
 figure { margin: 1rem 0 1.5rem; }

@@ -11,6 +11,7 @@ from recipe_cases import fake_metrics
 
 from mdprop_ext.info import collect
 from mdprop_ext.report import Report, plot_robustness, plot_training, write_report
+from mdprop_ext.report.run_files import RunFiles
 
 HISTORY = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "val_recall_at_1": 0.75}]
 NASTY = "<img src=x onerror=alert(1)>&\"'"
@@ -166,6 +167,7 @@ def test_a_folder_without_results(tmp_path: Path):
 
 
 def test_in_a_notebook(run: Path, tmp_path: Path):
+    assert repr(RunFiles.read(run)) == f"RunFiles('{run}': metrics)"
     report = Report.of(run)
     assert repr(report).startswith("Report('Training: plain, seed 0', ")
     (frame,) = Page(report._repr_html_()).all("iframe")
