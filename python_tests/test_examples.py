@@ -19,6 +19,7 @@ DOCUMENTS = (
     "docs/guides/losses.md",
     "docs/guides/metrics.md",
     "docs/guides/migrate_from_pytorch_metric_learning.md",
+    "docs/guides/reports.md",
     "docs/ops/multi_batch_norm.md",
     "docs/ops/pgd_step.md",
     "docs/recipes/mdprop.md",
