@@ -22,6 +22,7 @@ DOCUMENTS = (
     "docs/guides/metrics.md",
     "docs/guides/migrate_from_pytorch_metric_learning.md",
     "docs/guides/write_an_objective.md",
+    "docs/guides/reports.md",
     "docs/ops/multi_batch_norm.md",
     "docs/ops/pgd_step.md",
     "docs/recipes/mdprop.md",
