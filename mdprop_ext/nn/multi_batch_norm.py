@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mdprop_ext.ops import _check, _written  # importing the package registers torch.ops.mdprop
+from mdprop_ext.ops import _branches, _check, _written  # importing the package registers torch.ops.mdprop
 
 _PARAMETERS = ("weight", "bias")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -164,7 +164,8 @@ class _MultiBatchNorm(_BatchNorm):
             self.eps,
             self.activation,
         )
-        if self.training and self.track_running_stats and self.running_mean is not None:
+        tracks = self.training and self.track_running_stats and self.running_mean is not None
+        if tracks and not _branches.recomputing():
             self._update_statistics(branches, mean, variance, counts)
         assert isinstance(output, Tensor)
         return output
