@@ -4,7 +4,7 @@ from mdprop_ext.nn import backbones
 from mdprop_ext.nn.convert import branch_parameters, convert_multi_bn, strip_branches
 from mdprop_ext.nn.multi_batch_norm import MultiBatchNorm1d, MultiBatchNorm2d, MultiBatchNorm3d, MultiBNFused
 from mdprop_ext.nn.routing import branch_names, use_branch, use_branches
-from mdprop_ext.nn.state_dict import adapt_state_dict
+from mdprop_ext.nn.state_dict import adapt_state_dict, export_state_dict
 
 __all__ = [
     "MultiBNFused",
@@ -16,6 +16,7 @@ __all__ = [
     "branch_names",
     "branch_parameters",
     "convert_multi_bn",
+    "export_state_dict",
     "strip_branches",
     "use_branch",
     "use_branches",
