@@ -5,6 +5,7 @@ from mdprop_ext.nn.convert import branch_parameters, convert_multi_bn, strip_bra
 from mdprop_ext.nn.multi_batch_norm import MultiBatchNorm1d, MultiBatchNorm2d, MultiBatchNorm3d, MultiBNFused
 from mdprop_ext.nn.routing import branch_names, use_branch, use_branches
 from mdprop_ext.nn.state_dict import adapt_state_dict, export_state_dict
+from mdprop_ext.nn.statistics import update_branch_statistics
 
 __all__ = [
     "MultiBNFused",
@@ -18,6 +19,7 @@ __all__ = [
     "convert_multi_bn",
     "export_state_dict",
     "strip_branches",
+    "update_branch_statistics",
     "use_branch",
     "use_branches",
 ]

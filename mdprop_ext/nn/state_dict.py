@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mdprop_ext.nn.multi_batch_norm import _PARAMETERS, _STATISTICS, _MultiBatchNorm
-from mdprop_ext.nn.routing import branch_index, multi_layers
+from mdprop_ext.nn.routing import branch_index, layers_to_route
 
 _ENTRIES = _PARAMETERS + _STATISTICS
 
@@ -116,7 +116,7 @@ def export_state_dict(
     Example:
         >>> torch.save(export_state_dict(model, layout="advprop", branches=("main", "st")), "advprop.pth")
     """
-    names = _branch_names(model)
+    names = layers_to_route(model)[0].branches
     chosen = _chosen_branches(names, layout, branches)
     state = dict(model.state_dict())
     exported = dict(state)
@@ -172,13 +172,6 @@ def _join_affine(layer: _MultiBatchNorm, prefix: str, adapted: dict[str, Tensor]
                     f"state_dict: expected one {name} for all branches of {prefix[:-1] or 'the layer'}, which has "
                     f"share_affine, got another one in branch {branch}"
                 )
-
-
-def _branch_names(model: nn.Module) -> tuple[str, ...]:
-    layers = multi_layers(model)
-    if not layers:
-        raise ValueError(f"model: expected multi-branch batch norms, got none in {type(model).__name__}")
-    return layers[0].branches
 
 
 def _chosen_branches(names: tuple[str, ...], layout: str, branches: Sequence[str | int] | None) -> list[int]:
