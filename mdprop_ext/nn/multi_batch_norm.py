@@ -135,7 +135,7 @@ class _MultiBatchNorm(_BatchNorm):
         if residual is not None:
             _check.floating("residual", residual)
             # A skip connection is wider than the convolutions beside it where autocast narrows those.
-            if torch.is_autocast_enabled(input.device.type):
+            if residual.dtype != input.dtype and torch.is_autocast_enabled(input.device.type):
                 residual = residual.to(input.dtype)
             _check.like("residual", residual, "input", input)
         ids = self._branch_ids(input)
