@@ -61,9 +61,8 @@ def test_sizes_seen_before_do_not_compile_again():
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, backend=counter, fullgraph=True)
     counts = []
-    for turn, (samples, pixels) in enumerate(
-        [(6, 5), (9, 5), (12, 5), (12, 7), (7, 9), *[(6, 5), (9, 7), (12, 9)] * 2]
-    ):
+    shapes = [(6, 5), (9, 5), (12, 7), *[(6, 5), (9, 7), (12, 9)] * 2]
+    for turn, (samples, pixels) in enumerate(shapes):
         x = torch.randn(samples, 2, pixels, pixels)
         with use_branches(model, sizes(samples, turn)), use_branches(eager, sizes(samples, turn)):
             result, expected = compiled(x), eager(x)
@@ -71,8 +70,8 @@ def test_sizes_seen_before_do_not_compile_again():
         result.square().sum().backward()
         counts.append(counter.frame_count)
     # One graph of fixed sizes, one with any number of samples, one with any number of pixels too.
-    assert counts[3] <= 3
-    assert counts[3:] == [counts[3]] * 7
+    assert counts[2] <= 3
+    assert set(counts[2:]) == {counts[2]}
     torch.testing.assert_close(dict(model.state_dict()), dict(eager.state_dict()))
 
 
