@@ -14,7 +14,13 @@ import torch
 from mdprop_ext.recipes import MDPropConfig, TrainConfig, apply_settings
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/ops/multi_batch_norm.md", "docs/ops/pgd_step.md", "docs/recipes/mdprop.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/guides/batch_norm.md",
+    "docs/ops/multi_batch_norm.md",
+    "docs/ops/pgd_step.md",
+    "docs/recipes/mdprop.md",
+)
 
 
 def output_of(example: str, folder: Path) -> str:

@@ -191,6 +191,24 @@ def test_update_bn_of_torch_estimates_the_routed_branches_and_resets_the_others(
     assert model[0].momentum == 0.1
 
 
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="a torch without torch.distributed")
+def test_sharded_parameters_get_the_same_gradients(tmp_path):
+    from torch.distributed.fsdp import fully_shard
+
+    plain, model = network(fuse_activation=True), network(fuse_activation=True)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        for module in (model[1], model):
+            fully_shard(module)
+        torch.testing.assert_close(step(model, model), step(plain, plain))
+        for name, parameter in plain.named_parameters():
+            torch.testing.assert_close(model.get_parameter(name).grad.full_tensor(), parameter.grad)
+        for name, buffer in plain.named_buffers():
+            torch.testing.assert_close(model.get_buffer(name), buffer)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 class FormatRecord(TorchDispatchMode):
     """Which images our ops read and write out of channels_last, and which images are copied on the way."""
 
