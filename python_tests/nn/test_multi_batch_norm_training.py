@@ -67,7 +67,10 @@ def test_a_checkpointed_block_equals_the_plain_run(use_reentrant, momentum):
 def test_a_block_checkpointed_inside_a_checkpointed_one_counts_once():
     plain, model = network(), network()
     step(plain, plain)
-    inner = lambda x: checkpoint(model[1], model[0](x), use_reentrant=False)  # noqa: E731
+
+    def inner(x):
+        return checkpoint(model[1], model[0](x), use_reentrant=False)
+
     step(model, lambda x: model[3](model[2](checkpoint(inner, x, use_reentrant=False))))
     torch.testing.assert_close(dict(model.state_dict()), dict(plain.state_dict()))
 
@@ -85,9 +88,11 @@ def test_the_op_updates_its_tables_once_too():
     tables = [torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2), torch.ones(2, 2)]
     expected = [table.clone() for table in tables]
     ops.multi_batch_norm(images(), *expected, branch=[5, 3], training=True)
-    x = images().requires_grad_()
-    run = lambda x: ops.multi_batch_norm(x, *tables, branch=[5, 3], training=True)  # noqa: E731
-    checkpoint(run, x, use_reentrant=False).sum().backward()
+
+    def run(x):
+        return ops.multi_batch_norm(x, *tables, branch=[5, 3], training=True)
+
+    checkpoint(run, images().requires_grad_(), use_reentrant=False).sum().backward()
     assert all(torch.equal(table, value) for table, value in zip(tables, expected, strict=True))
 
 
