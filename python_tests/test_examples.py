@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
     "README.md",
     "docs/guides/batch_norm.md",
+    "docs/guides/distributed.md",
     "docs/guides/losses.md",
+    "docs/guides/metrics.md",
     "docs/guides/migrate_from_pytorch_metric_learning.md",
     "docs/ops/multi_batch_norm.md",
     "docs/ops/pgd_step.md",

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mdprop_ext.nn._names import check_branch_names
 from mdprop_ext.nn.multi_batch_norm import (
     _PARAMETERS,
     _STATISTICS,
@@ -16,7 +17,6 @@ from mdprop_ext.nn.multi_batch_norm import (
     MultiBatchNorm2d,
     MultiBatchNorm3d,
     _MultiBatchNorm,
-    check_branch_names,
 )
 from mdprop_ext.nn.residual_batch_norm import RESIDUAL_CLASSES
 from mdprop_ext.nn.routing import branch_index, multi_layers
@@ -78,7 +78,7 @@ def convert_multi_bn(
         assert isinstance(norm, _MultiBatchNorm)
         if isinstance(norm, MultiBatchNormAct2d):
             norm.norm_act_class = plain_class
-        norm._add_branches(names, share_affine=False, activation=None)
+        norm._add_branches(names)
     if fuse_activation:
         _fuse_activations(model)
     return model
@@ -166,6 +166,11 @@ def _multi_class(norm: _BatchNorm) -> type[_MultiBatchNorm]:
     # By name, since timm is no dependency of this package.
     if isinstance(norm, nn.BatchNorm2d) and type(norm).__name__ == "BatchNormAct2d":
         return MultiBatchNormAct2d
+    if isinstance(norm, nn.SyncBatchNorm):
+        raise TypeError(
+            "cannot give branches to an nn.SyncBatchNorm: call convert_multi_bn on the network as it was, and then "
+            "convert_sync(model) instead of convert_sync_batchnorm(model)"
+        )
     raise TypeError(
         f"cannot give branches to a {type(norm).__name__}: expected nn.BatchNorm1d, 2d, 3d or timm's BatchNormAct2d"
     )
@@ -232,7 +237,7 @@ def _strip(layer: _MultiBatchNorm, index: int, *, residual: bool) -> None:
     # What was timm's has never been given a residual.
     accepts_residual = residual and not isinstance(layer, MultiBatchNormAct2d)
     plain_class = layer.norm_act_class if isinstance(layer, MultiBatchNormAct2d) else layer.plain_class
-    for name in ("aux_bn", "branches", "share_affine", "route", "norm_act_class"):
+    for name in ("aux_bn", "branches", "share_affine", "sync", "process_group", "route", "norm_act_class"):
         if hasattr(layer, name):
             delattr(layer, name)
     if not accepts_residual:
