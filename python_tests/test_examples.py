@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
     "README.md",
     "docs/guides/attacks.md",
+    "docs/guides/batch_norm.md",
     "docs/guides/distributed.md",
     "docs/guides/losses.md",
     "docs/guides/metrics.md",
