@@ -18,17 +18,23 @@ from mdprop_ext.cli.compare import compare_recipes
 from mdprop_ext.cli.data_source import DataSource
 from mdprop_ext.cli.evaluate import evaluate_checkpoint
 from mdprop_ext.cli.forward import run_benchmarks, run_module_main
-from mdprop_ext.cli.interrupts import listen_to_interrupts
 from mdprop_ext.cli.plots import write_plots
 from mdprop_ext.cli.progress import RunProgress
-from mdprop_ext.recipes import RECIPES, TrainConfig, apply_settings, grid_settings, recipe_class, run_training
+from mdprop_ext.cli.train import run_plan
+from mdprop_ext.cli.training_plan import TrainingOptions, check_seed, plan_comparison, plan_training
+from mdprop_ext.recipes import RECIPES, grid_settings
 
+_RECIPE = typer.Option("--recipe", help="Name of the recipe, see 'mdprop recipes', or module:Class.", metavar="NAME")
 _DATA = typer.Option("--data", help="digits, omniglot or folder.", metavar="NAME")
 _TRAIN = typer.Option("--train", help="Training images.", metavar="PATH[::A,B]")
 _TEST = typer.Option("--test", help="Test images; by default the second half of --train.", metavar="PATH[::A,B]")
 _IMAGE_SIZE = typer.Option("--image-size", help="Height and width in pixels.")
 _CHANNELS = typer.Option("--channels", help="1 for grey levels, 3 for RGB.")
 _SET = typer.Option("--set", help="A hyper-parameter; may be repeated.", metavar="KEY=VALUE")
+_CONFIG = typer.Option("--config", help="YAML file of hyper-parameters, or config.json of a run.", metavar="FILE")
+_RESUME = typer.Option("--resume", help="Go on with the run in --out; its options need not be given again.")
+_DEVICE = typer.Option("--device", help="auto, cpu or cuda.", metavar="NAME")
+_TENSORBOARD = typer.Option("--tensorboard", help="Write event files for TensorBoard too.")
 _EPOCHS = typer.Option("--epochs", help="Passes of the batch sampler; by default 'steps' counts.")
 _OUT = typer.Option("--out", help="Folder for the results.", metavar="DIR")
 
@@ -54,36 +60,38 @@ def build_app() -> typer.Typer:
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help="Name of the recipe, see 'mdprop recipes'.", metavar="NAME")],
-    data: Annotated[str, _DATA],
     out: Annotated[Path, _OUT],
+    recipe: Annotated[str | None, _RECIPE] = None,
+    data: Annotated[str | None, _DATA] = None,
     train_path: Annotated[str | None, _TRAIN] = None,
     test_path: Annotated[str | None, _TEST] = None,
     image_size: Annotated[int | None, _IMAGE_SIZE] = None,
     channels: Annotated[int | None, _CHANNELS] = None,
+    config: Annotated[Path | None, _CONFIG] = None,
     settings: Annotated[list[str] | None, _SET] = None,
     epochs: Annotated[int | None, _EPOCHS] = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers, at least 0.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of all random numbers, at least 0.")] = None,
+    device: Annotated[str, _DEVICE] = "auto",
+    resume: Annotated[bool, _RESUME] = False,
+    tensorboard: Annotated[bool, _TENSORBOARD] = False,
 ) -> None:
     """Train a model by a recipe; writes checkpoint, log, metrics and plots."""
-    recipe_type = recipe_class(recipe)
-    recipe_config, config = apply_settings([recipe_type.config_class(), TrainConfig(epochs=epochs)], settings or ())
-    _check_seed(seed)
+    options = TrainingOptions(
+        recipe=recipe,
+        data=data,
+        train=train_path,
+        test=test_path,
+        image_size=image_size,
+        channels=channels,
+        config=config,
+        settings=settings or (),
+        epochs=epochs,
+        seed=seed,
+    )
     check_output_folder(out)
-    source = DataSource(data, train_path, test_path, image_size, channels)
-    splits = source.load(seed)
-    listen_to_interrupts()
-    with RunProgress(recipe) as progress:
-        result = run_training(
-            recipe_type(recipe_config, seed=seed),
-            splits,
-            config,
-            out,
-            data=source.describe(),
-            observe=progress.observe,
-            observe_evaluation=progress.observe_evaluation,
-        )
-    write_plots(out, {recipe: result.metrics}, {recipe: result.history})
+    plan = plan_training(options, out, resume=resume)
+    result = run_plan(plan, out, device=device, resume=resume, tensorboard=tensorboard)
+    write_plots(out, {plan.name: result.metrics}, {plan.name: result.history})
     _print_summary(result.metrics, out)
 
 
@@ -107,7 +115,7 @@ def evaluate(
     if not all(0 <= radius <= 255 for radius in radii):
         raise ValueError(f"eps: expected radii from 0 to 255, in 1/255, got {eps!r}")
     grid = grid_settings(_listed("attacks", attacks, str), radii, _listed("steps", steps, int))
-    _check_seed(seed or 0)
+    check_seed(seed or 0)
     if data is None and (train_path or test_path):
         raise ValueError("data: expected one of digits, omniglot, folder beside --train and --test, got none")
     source = None if data is None else DataSource(data, train_path, test_path, image_size, channels)
@@ -120,8 +128,8 @@ def evaluate(
 
 
 def compare(
-    data: Annotated[str, _DATA],
     out: Annotated[Path, _OUT],
+    data: Annotated[str | None, _DATA] = None,
     names: Annotated[
         str, typer.Option("--recipes", help="The first one is what the others are compared with.")
     ] = "plain,mdprop",
@@ -129,20 +137,27 @@ def compare(
     test_path: Annotated[str | None, _TEST] = None,
     image_size: Annotated[int | None, _IMAGE_SIZE] = None,
     channels: Annotated[int | None, _CHANNELS] = None,
+    config: Annotated[Path | None, _CONFIG] = None,
     settings: Annotated[list[str] | None, _SET] = None,
     epochs: Annotated[int | None, _EPOCHS] = None,
     seeds: Annotated[int, typer.Option(help="Number of runs of each recipe, with seeds 0, 1, ...")] = 1,
+    device: Annotated[str, _DEVICE] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Keep finished runs and go on with unfinished ones.")] = False,
 ) -> None:
     """Train several recipes on the same images; writes all runs, a table and plots."""
+    options = TrainingOptions(
+        data=data,
+        train=train_path,
+        test=test_path,
+        image_size=image_size,
+        channels=channels,
+        config=config,
+        settings=settings or (),
+        epochs=epochs,
+    )
     check_output_folder(out)
-    source = DataSource(data, train_path, test_path, image_size, channels)
-    listen_to_interrupts()
-    compare_recipes(_listed("recipes", names, str), source, out, settings=settings or (), epochs=epochs, seeds=seeds)
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed: expected at least 0 and less than 2^63, got {seed}")
+    plans = plan_comparison(options, _listed("recipes", names, str), seeds=seeds)
+    compare_recipes(plans, out, device=device, resume=resume)
 
 
 def recipes(

@@ -1,0 +1,105 @@
+"""A training run between two steps: everything that the next step depends on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdprop_ext.data import ImageSet
+from mdprop_ext.recipes._best import BestWeights
+from mdprop_ext.recipes._state import StateTree, module_state, optimizer_state, restore_module, restore_optimizer
+from mdprop_ext.recipes.base import Batch, Recipe
+from mdprop_ext.recipes.criteria import build_criterion
+from mdprop_ext.recipes.train_config import TrainConfig
+
+
+class Training:
+    """Model, optimizer, recipe, the best weights so far, the global random state, the step and the time.
+
+    Args:
+        recipe: How to train; gets the criterion of ``config``, and prepares the model.
+        images: To train on.
+        config: Model and optimiser.
+        device: Where to train.
+    """
+
+    def __init__(self, recipe: Recipe[Any], images: ImageSet, config: TrainConfig, device: torch.device) -> None:
+        self.recipe = recipe
+        self.config = config
+        self.device = device
+        self.step = 0
+        self.best = BestWeights()
+        if config.criterion is not None:
+            recipe.criterion = build_criterion(
+                config.criterion, classes=len(images.classes), embedding_dim=config.embedding_dim
+            )
+        if isinstance(recipe.criterion, nn.Module):
+            recipe.criterion.to(device)
+        _, channels, height, _ = images.images.shape
+        self.model = recipe.prepare(config.build_model(channels, height).to(device))
+        self.optimizer = torch.optim.Adam(
+            [*self.model.parameters(), *recipe.parameters()], lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self._images = images
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time of the run, that before an interruption included."""
+        return time.perf_counter() - self._started
+
+    def load_batch(self, indices: list[int]) -> Batch:
+        """Brings images and labels to the device."""
+        return self._images.floats(indices).to(self.device), self._images.labels[indices].to(self.device)
+
+    def update(self, batches: list[Batch], learning_rate: float) -> dict[str, float]:
+        """Makes one optimizer step by the mean loss of the batches, and returns the means of what the recipe logs."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.model.train()
+        self.optimizer.zero_grad()
+        logs: dict[str, float] = {}
+        for batch in batches:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp == "bf16"):
+                values = self.recipe.step(self.model, batch)
+            (values["loss"] / len(batches)).backward()  # type: ignore[no-untyped-call]
+            for name, value in values.items():
+                logs[name] = logs.get(name, 0.0) + float(value.detach()) / len(batches)
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.step += 1
+        return logs
+
+    def state_dict(self) -> StateTree:
+        """Returns everything that the rest of the run depends on; tensors are not copied."""
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "random": random,
+            "model": module_state(self.model),
+            "optimizer": optimizer_state(self.optimizer),
+            "recipe": self.recipe.state_dict(),
+            "best": self.best.state_dict(),
+        }
+
+    def load_state_dict(self, state: StateTree) -> None:
+        """Goes back to where :meth:`state_dict` was called."""
+        restore_module(self.model, state["model"])
+        restore_optimizer(self.optimizer, state["optimizer"])
+        self.recipe.load_state_dict(state["recipe"], self.device)
+        self.best.load_state_dict(state["best"])
+        self.step = state["step"]
+        self._started = time.perf_counter() - state["seconds"]
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
