@@ -88,11 +88,11 @@ def main(folder: Path, seed: int) -> int:
     draw = random.Random(seed)
     kills = {"while writing": 0, "at any moment": 0, "in the evaluation": 0}
     while True:
-        last = kills["in the evaluation"] == 2
+        last = kills["in the evaluation"] == 1
         writing = not last and sum(kills.values()) % 2 == 1
         child = start(fire, writes=draw.randint(1, 5) if writing else None)
         # Some steps further than the last time, and a moment more.
-        goal = CONFIG.steps if writing or last else min(CONFIG.steps, steps_done(fire) + draw.randint(1, 4))
+        goal = CONFIG.steps if writing or last else min(CONFIG.steps, steps_done(fire) + draw.randint(2, 6))
         status = wait(child, lambda: not (writing or last) and steps_done(fire) >= goal)  # noqa: B023
         if status is None:
             status = wait(child, lambda: False, seconds=draw.uniform(0, 0.05))
