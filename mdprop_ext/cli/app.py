@@ -142,7 +142,9 @@ def compare(
     epochs: Annotated[int | None, _EPOCHS] = None,
     seeds: Annotated[int, typer.Option(help="Number of runs of each recipe, with seeds 0, 1, ...")] = 1,
     device: Annotated[str, _DEVICE] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Keep finished runs and go on with unfinished ones.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep finished runs and go on with unfinished ones.")
+    ] = False,
 ) -> None:
     """Train several recipes on the same images; writes all runs, a table and plots."""
     options = TrainingOptions(

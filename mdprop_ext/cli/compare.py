@@ -20,9 +20,7 @@ from mdprop_ext.recipes import RunResult
 from mdprop_ext.recipes.evaluation import PROTOCOL_ATTACKS
 
 
-def compare_recipes(
-    plans: Sequence[TrainingPlan], out: Path, *, device: str = "auto", resume: bool = False
-) -> None:
+def compare_recipes(plans: Sequence[TrainingPlan], out: Path, *, device: str = "auto", resume: bool = False) -> None:
     """Trains every recipe with every seed and prints and writes what came out.
 
     Writes ``<recipe>-seed<s>/`` for each run, ``comparison.md``, ``comparison.json``, ``training.png`` of seed 0 and

@@ -102,7 +102,9 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         images = f"{self.in_channels}x{self.image_size}x{self.image_size}"
-        return f"Checkpoint({self.recipe}, {self.train_config.get('model')}, {images}, seed={self.seed}, step={self.step})"
+        return (
+            f"Checkpoint({self.recipe}, {self.train_config.get('model')}, {images}, seed={self.seed}, step={self.step})"
+        )
 
     def build(self) -> nn.Module:
         """Builds the model with new weights, prepared by its recipe.
@@ -157,7 +159,9 @@ def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Checkpoint]:
     except TypeError as error:
         raise ValueError(_damaged(folder / CONFIG_FILE, error)) from error
     except ValueError as error:
-        raise ValueError(f"checkpoint: cannot build the model that '{folder / CONFIG_FILE}' describes ({error})") from error
+        raise ValueError(
+            f"checkpoint: cannot build the model that '{folder / CONFIG_FILE}' describes ({error})"
+        ) from error
     safetensors = require("safetensors.torch", extra="cli")
     failure = require("safetensors", extra="cli").SafetensorError
     try:

@@ -183,7 +183,10 @@ class _Recorder:
     def add(self, record: Record) -> None:
         if not self.log.history:
             self._out.mkdir(parents=True, exist_ok=True)
-            for name in (STATE_FILE, METRICS_FILE):  # in this order: metrics without a state are those of a finished run
+            for name in (
+                STATE_FILE,
+                METRICS_FILE,
+            ):  # in this order: metrics without a state are those of a finished run
                 (self._out / name).unlink(missing_ok=True)
         if self._wants_board and self._board is None:
             self._board = TensorBoardLog(self._out, self.log.history)

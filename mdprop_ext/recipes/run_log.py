@@ -27,7 +27,9 @@ class RunLog:
         self._path = folder / LOG_FILE
         self.history: list[Record] = read_history(folder)[:steps_done] if steps_done else []
         if len(self.history) < steps_done:
-            raise ValueError(f"resume: '{self._path}' ends at step {len(self.history)}, before the state to resume from")
+            raise ValueError(
+                f"resume: '{self._path}' ends at step {len(self.history)}, before the state to resume from"
+            )
         if steps_done:
             write_bytes(self._path, "".join(_line(record) for record in self.history).encode())
         self._file: TextIO | None = None

@@ -12,7 +12,16 @@ import torch
 from recipe_cases import small_splits
 
 from mdprop_ext.data import Splits
-from mdprop_ext.recipes import RECIPES, MDProp, Plain, RunInterrupted, RunResult, TrainConfig, recipe_class, run_training
+from mdprop_ext.recipes import (
+    RECIPES,
+    MDProp,
+    Plain,
+    RunInterrupted,
+    RunResult,
+    TrainConfig,
+    recipe_class,
+    run_training,
+)
 from mdprop_ext.recipes.trainer import Record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,9 +162,19 @@ def changed_images() -> Splits:
     [
         (Plain(seed=2), {}, None, "got recipe 'plain' instead of 'mdprop'"),
         (MDProp(seed=4), {}, None, "got seed 4 instead of 2"),
-        (recipe_class("mdprop")(recipe_class("mdprop").config_class(mt_targets=3), seed=2), {}, None, "mt_targets 3 ins"),
+        (
+            recipe_class("mdprop")(recipe_class("mdprop").config_class(mt_targets=3), seed=2),
+            {},
+            None,
+            "mt_targets 3 ins",
+        ),
         (None, {"learning_rate": 0.1}, None, "got learning_rate 0.1 instead of 0.001"),
-        (MDProp(criterion=torch.nn.Identity(), seed=2), {}, None, "got criterion 'Identity' instead of 'MultiSimilarity"),
+        (
+            MDProp(criterion=torch.nn.Identity(), seed=2),
+            {},
+            None,
+            "got criterion 'Identity' instead of 'MultiSimilarity",
+        ),
         (None, {}, changed_images(), "got other images to val on"),
     ],
 )
@@ -165,9 +184,7 @@ def test_another_run_is_refused(
     interrupted(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=message):
-        run(
-            tmp_path, recipe, TrainConfig(**{**OPTIONS, **config}), resume=True, splits=splits or small_splits()
-        )
+        run(tmp_path, recipe, TrainConfig(**{**OPTIONS, **config}), resume=True, splits=splits or small_splits())
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
