@@ -14,7 +14,14 @@ import torch
 from mdprop_ext.recipes import MDPropConfig, TrainConfig, apply_settings
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/ops/multi_batch_norm.md", "docs/ops/pgd_step.md", "docs/recipes/mdprop.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/guides/losses.md",
+    "docs/guides/migrate_from_pytorch_metric_learning.md",
+    "docs/ops/multi_batch_norm.md",
+    "docs/ops/pgd_step.md",
+    "docs/recipes/mdprop.md",
+)
 
 
 def output_of(example: str, folder: Path) -> str:
@@ -64,6 +71,8 @@ def test_examples_stay_short(example):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_code_of_documents_runs(document):
+    if "pytorch_metric_learning" in document:
+        pytest.importorskip("pytorch_metric_learning")
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), re.DOTALL | re.MULTILINE)
     assert blocks
     names: dict[str, object] = {}
