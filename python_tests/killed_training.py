@@ -35,8 +35,8 @@ CONFIG = TrainConfig(
 def start(out: Path, *, writes: int | None = None) -> int:
     """Forks a process that goes on with the run, and returns its id.
 
-    With ``writes`` it kills itself when so many files have been written under their temporary names but the last has not
-    got its own yet.
+    With ``writes`` it kills itself when so many files have been written under their temporary names but the last has
+    not got its own yet.
     """
     child = os.fork()
     if child == 0:

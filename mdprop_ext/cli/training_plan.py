@@ -123,7 +123,8 @@ def plan_training(options: TrainingOptions, out: Path, *, resume: bool) -> Train
     if saved is not None:
         layers.insert(0, (f"config of '{out}'", {**saved.recipe_config, **saved.train_config}))
     recipe_config, config = options.configure([recipe_type.config_class(), TrainConfig()], *layers)
-    seed = next((given for given in (options.seed, file.seed, saved and saved.seed) if given is not None), 0)
+    seeds = (options.seed, file.seed, None if saved is None else saved.seed)
+    seed = next((given for given in seeds if given is not None), 0)
     check_seed(seed)
     described = {**_described(saved), **(file.data or {})}
     return TrainingPlan(name, recipe_type(recipe_config, seed=seed), config, options.source(described))

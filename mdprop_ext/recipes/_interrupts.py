@@ -13,8 +13,8 @@ from types import FrameType
 def interrupts_put_off() -> Iterator[None]:
     """Lets SIGINT wait until the block is left, so that what the block does is done as a whole or not at all.
 
-    The handler that was there before is called then; Python's raises ``KeyboardInterrupt``. Only the main thread receives
-    signals, so the block runs as it is in others, and where SIGINT is ignored or handled outside of Python.
+    The handler that was there before is called then; Python's raises ``KeyboardInterrupt``. Only the main thread
+    receives signals, so the block runs as it is in others, and where SIGINT is ignored or handled outside of Python.
     """
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):

@@ -20,8 +20,8 @@ def state_of(owner: object) -> StateTree:
     """Collects the state in an object's attributes.
 
     Known are random generators and whatever has one as ``generator``, as attacks do; modules, with the generators in
-    their submodules; tensors; numbers and strings; and lists, tuples and dictionaries of them. Other attributes are left
-    out.
+    their submodules; tensors; numbers and strings; and lists, tuples and dictionaries of them. Other attributes are
+    left out.
 
     Args:
         owner: Any object with attributes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdprop_ext import losses
+from mdprop_ext.losses import loss_by_name
 from mdprop_ext.recipes.base import Criterion
 from mdprop_ext.recipes.user_objects import call_factory, is_user_object
 
@@ -23,7 +23,7 @@ def build_criterion(name: str, *, classes: int, embedding_dim: int) -> Criterion
         ValueError: If there is no such loss.
     """
     if not is_user_object(name):
-        return losses.loss_by_name(name, classes=classes, embedding_dim=embedding_dim)
+        return loss_by_name(name, classes=classes, embedding_dim=embedding_dim)
     criterion = call_factory("criterion", name, {"classes": classes, "embedding_dim": embedding_dim})
     if not callable(criterion):
         raise ValueError(f"criterion: expected {name!r} to return a callable, got {type(criterion).__name__}")

@@ -69,8 +69,8 @@ def run_training(
     """Trains a model and measures it on the test split.
 
     Writes ``log.jsonl`` line by line and, every ``config.checkpoint_every`` steps, a state to resume from; then the
-    checkpoint (``model.safetensors`` and ``config.json``); then ``metrics.json``, which an unfinished run does not have.
-    The folder is created with the first line of the log, so data or options that do not work leave nothing behind.
+    checkpoint (``model.safetensors`` and ``config.json``); then ``metrics.json``, which an unfinished run does not
+    have. The folder is created with the first line of the log, so data or options that do not work leave nothing.
 
     Args:
         recipe: How to train.

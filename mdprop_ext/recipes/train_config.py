@@ -8,8 +8,10 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from mdprop_ext.losses import LOSS_NAMES
 from mdprop_ext.nn.backbones import conv4, resnet18, resnet50
 from mdprop_ext.recipes._arguments import check_choice, check_integer, check_number
+from mdprop_ext.recipes.settings import nearest_name
 from mdprop_ext.recipes.user_objects import build_user_model, is_user_object
 
 MODELS = ("conv4", "resnet18", "resnet50")
@@ -26,9 +28,10 @@ class TrainConfig:
             large images, others by that for small ones. Or ``"module:factory"``, see
             :func:`~mdprop_ext.recipes.user_objects.build_user_model`.
         embedding_dim: Numbers in an embedding, at least 1.
-        criterion: The loss of embeddings in place of the recipe's: a name, or ``"module:factory"`` whose
-            ``factory(classes=..., embedding_dim=...)`` gives ``criterion(embeddings, labels) -> scalar``. What it learns
-            is trained with the model. None: the recipe's own.
+        criterion: The loss of embeddings in place of the recipe's: a name of
+            :func:`~mdprop_ext.losses.loss_by_name`, or ``"module:factory"`` whose
+            ``factory(classes=..., embedding_dim=...)`` gives ``criterion(embeddings, labels) -> scalar``. What it
+            learns is trained with the model. None: the recipe's own.
         learning_rate: Of Adam, above 0.
         schedule: ``"constant"``, or ``"linear"`` decay of the learning rate to 0 over the run.
         weight_decay: Of Adam, at least 0.
@@ -70,6 +73,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.model not in MODELS and not is_user_object(self.model):
             raise ValueError(f"model: expected one of {', '.join(MODELS)} or module:factory, got {self.model!r}")
+        if self.criterion is not None and not is_user_object(self.criterion) and self.criterion not in LOSS_NAMES:
+            raise ValueError(
+                f"criterion: expected one of {', '.join(LOSS_NAMES)} or module:factory, got {self.criterion!r}, did "
+                f"you mean {nearest_name(self.criterion, LOSS_NAMES)!r}?"
+            )
         check_choice("schedule", self.schedule, get_args(Schedule))
         check_choice("amp", self.amp, get_args(Precision))
         for name in ("embedding_dim", "steps", "accumulate", "validate_every", "checkpoint_every"):

@@ -122,10 +122,10 @@ def _is_finished(training: Training, steps: int) -> bool:
 
 def _batches(sampler: ClassBatchSampler, *, skip: int) -> Iterator[list[int]]:
     """Yields batches of epoch after epoch, without the first ``skip``."""
-    first, skipped = divmod(skip, len(sampler))
+    first, start = divmod(skip, len(sampler))
     for epoch in itertools.count(first):
-        sampler.set_epoch(epoch)
-        yield from itertools.islice(sampler, skipped if epoch == first else 0, None)
+        sampler.set_epoch(epoch, start if epoch == first else 0)
+        yield from sampler
 
 
 @contextmanager

@@ -94,6 +94,7 @@ def test_every_recipe_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
     [
         {"amp": "bf16", "schedule": "linear"},
         {"accumulate": 3, "clip_norm": 0.1, "criterion": "own_parts:Proxies"},
+        {"criterion": "proxy_anchor"},
         {"model": "conv4", "validate_every": 1, "patience": 1, "learning_rate": 0.3, "steps": 50},
     ],
 )

@@ -32,6 +32,12 @@ def test_settings_reach_the_configuration_that_has_the_field() -> None:
         ("learning_rate=0", "learning_rate: expected a number above 0"),
         ("learning_rate=inf", "learning_rate: expected at least 0"),
         ("model=vgg", "model: expected one of conv4, resnet18, resnet50 or module:factory, got 'vgg'"),
+        ("criterion=arcfase", "criterion: expected one of multi_similarity, .*, got 'arcfase', did you mean 'arcface'"),
+        ("amp=fp16", "amp: expected one of none, bf16, got 'fp16'"),
+        ("patience=0", "patience: expected at least 1, got 0"),
+        ("accumulate=0", "accumulate: expected at least 1, got 0"),
+        ("clip_norm=0", "clip_norm: expected a number above 0, got 0"),
+        ("checkpoint_every=0", "checkpoint_every: expected at least 1, got 0"),
         ("images_per_class=1", "images_per_class: expected at least 2, got 1"),
     ],
 )

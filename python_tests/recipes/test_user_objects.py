@@ -63,12 +63,12 @@ def test_a_model_of_ones_own_in_a_run_and_its_checkpoint(tmp_path: Path) -> None
     assert description.train_config["model"] == "own_parts:make_model"
     config_file = tmp_path / "config.json"
     config_file.write_text(config_file.read_text().replace("own_parts:make_model", "own_parts:gone"))
-    with pytest.raises(ValueError, match="cannot build the model that .* describes .*has no 'gone'"):
+    with pytest.raises(ValueError, match=r"cannot build the model that .* describes .*has no 'gone'"):
         load_checkpoint(tmp_path)
 
 
 def test_wrong_criteria() -> None:
-    with pytest.raises(ValueError, match="criterion: expected 'own_parts:ROOT' to be callable|has no 'ROOT'"):
+    with pytest.raises(ValueError, match="criterion: 'own_parts' has no 'ROOT'"):
         build_criterion("own_parts:ROOT", classes=3, embedding_dim=4)
     with pytest.raises(ValueError, match=r"criterion: expected .* to take \(classes=..., embedding_dim=...\)"):
         build_criterion("own_parts:make_model", classes=3, embedding_dim=4)
