@@ -109,6 +109,7 @@ def evaluate(
     eps: Annotated[str, typer.Option(help="Radii in 1/255.")] = "4,8,16",
     steps: Annotated[str, typer.Option(help="Numbers of gradient steps.")] = "1,5",
     seed: Annotated[int | None, typer.Option(help="Of the attacks; by default that of training.")] = None,
+    device: Annotated[str, _DEVICE] = "auto",
 ) -> None:
     """Measure a trained model, clean and under attack; writes metrics and a plot."""
     radii = _listed("eps", eps, float)
@@ -121,7 +122,7 @@ def evaluate(
     source = None if data is None else DataSource(data, train_path, test_path, image_size, channels)
     with RunProgress("eval") as progress:
         metrics = evaluate_checkpoint(
-            checkpoint, out, grid, source=source, seed=seed, observe=progress.observe_evaluation
+            checkpoint, out, grid, source=source, seed=seed, device=device, observe=progress.observe_evaluation
         )
     write_plots(out, {metrics["recipe"]: metrics})
     _print_summary(metrics, out)
