@@ -84,3 +84,7 @@ class Own(Recipe[OwnConfig]):
         self.average = centre if self.average is None else self.average.lerp(centre, 0.5)
         drift = (embeddings - self.average).square().mean()
         return {"loss": self.criterion(embeddings, labels) + 0.01 * self.calls["step"] * drift, "drift": drift}
+
+
+def make_linear(*, in_channels: int, embedding_dim: int, image_size: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, embedding_dim))

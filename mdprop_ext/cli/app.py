@@ -23,6 +23,7 @@ from mdprop_ext.cli.progress import RunProgress
 from mdprop_ext.cli.train import run_plan
 from mdprop_ext.cli.training_plan import TrainingOptions, check_seed, plan_comparison, plan_training
 from mdprop_ext.recipes import RECIPES, grid_settings
+from mdprop_ext.recipes.processes import is_first_process, joined_processes
 
 _RECIPE = typer.Option("--recipe", help="Name of the recipe, see 'mdprop recipes', or module:Class.", metavar="NAME")
 _DATA = typer.Option("--data", help="digits, omniglot or folder.", metavar="NAME")
@@ -90,9 +91,11 @@ def train(
     )
     check_output_folder(out)
     plan = plan_training(options, out, resume=resume)
-    result = run_plan(plan, out, device=device, resume=resume, tensorboard=tensorboard)
-    write_plots(out, {plan.name: result.metrics}, {plan.name: result.history})
-    _print_summary(result.metrics, out)
+    with joined_processes(device):
+        result = run_plan(plan, out, device=device, resume=resume, tensorboard=tensorboard)
+        if is_first_process():
+            write_plots(out, {plan.name: result.metrics}, {plan.name: result.history})
+            _print_summary(result.metrics, out)
 
 
 def evaluate(
@@ -160,7 +163,8 @@ def compare(
     )
     check_output_folder(out)
     plans = plan_comparison(options, _listed("recipes", names, str), seeds=seeds)
-    compare_recipes(plans, out, device=device, resume=resume)
+    with joined_processes(device):
+        compare_recipes(plans, out, device=device, resume=resume)
 
 
 def recipes(

@@ -18,6 +18,7 @@ from mdprop_ext.cli.train import run_plan
 from mdprop_ext.cli.training_plan import TrainingPlan
 from mdprop_ext.recipes import RunResult
 from mdprop_ext.recipes.evaluation import PROTOCOL_ATTACKS
+from mdprop_ext.recipes.processes import is_first_process
 
 
 def compare_recipes(plans: Sequence[TrainingPlan], out: Path, *, device: str = "auto", resume: bool = False) -> None:
@@ -46,6 +47,8 @@ def compare_recipes(plans: Sequence[TrainingPlan], out: Path, *, device: str = "
             title = f"{plan.name}, seed {seed}"
             result = run_plan(plan, folders[-1], title=title, splits=splits, device=device, resume=resume)
             results.setdefault(plan.name, []).append(result)
+    if not is_first_process():
+        return
     header, rows = comparison_table({name: [run.metrics for run in runs] for name, runs in results.items()})
     write_bytes(out / "comparison.md", _markdown(header, rows).encode())
     write_json(out / "comparison.json", {name: [run.metrics for run in runs] for name, runs in results.items()})

@@ -10,6 +10,7 @@ from mdprop_ext.cli.progress import RunProgress
 from mdprop_ext.cli.training_plan import TrainingPlan
 from mdprop_ext.data import Splits
 from mdprop_ext.recipes import RunResult, run_training
+from mdprop_ext.recipes.processes import is_first_process
 from mdprop_ext.recipes.run import is_finished
 
 
@@ -56,6 +57,6 @@ def run_plan(
             observe=progress.observe,
             observe_evaluation=progress.observe_evaluation,
         )
-    if was_finished:
+    if was_finished and is_first_process():
         sys.stdout.write(f"the run in {out} is finished, there is nothing to do\n")
     return result

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mdprop_ext.data import ImageSet
 from mdprop_ext.metrics import retrieval_metrics
 from mdprop_ext.recipes.evaluation import embed
+from mdprop_ext.recipes.processes import done_by_first
 
 
 class BestWeights:
@@ -24,8 +25,7 @@ class BestWeights:
 
     def update(self, step: int, model: nn.Module, validation: ImageSet) -> dict[str, float]:
         """Measures a model, keeps its weights if they are the best, and returns what to log."""
-        embeddings = embed(model, validation)
-        metrics = retrieval_metrics(embeddings, validation.labels.to(embeddings.device), ks=(1,))
+        metrics = done_by_first(lambda: _measured(model, validation))
         # On few classes R@1 is soon the same for many steps, and mAP@R still tells them apart.
         score = metrics["recall_at_1"], metrics["map_at_r"]
         self.waiting += 1
@@ -42,3 +42,8 @@ class BestWeights:
         """Puts back what :meth:`state_dict` returned."""
         self.step, self.waiting, self.weights = state["step"], state["waiting"], state["weights"]
         self._score = (state["score"][0], state["score"][1])
+
+
+def _measured(model: nn.Module, validation: ImageSet) -> dict[str, float]:
+    embeddings = embed(model, validation)
+    return retrieval_metrics(embeddings, validation.labels.to(embeddings.device), ks=(1,))

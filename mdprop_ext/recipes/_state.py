@@ -115,6 +115,12 @@ def joined_tree(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
     return skeleton
 
 
+def tree_on_cpu(tree: Any) -> Any:
+    """Copies the tensors of a tree to the CPU."""
+    skeleton, tensors = split_tree(tree)
+    return joined_tree(skeleton, {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()})
+
+
 def _collected(value: Any) -> Any:
     if isinstance(value, torch.Generator):
         return value.get_state()

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mdprop_ext._distributed import rank_and_world_size
 from mdprop_ext._files import write_bytes, write_json
 from mdprop_ext._optional import require
 from mdprop_ext.data import ImageSet, Splits
@@ -23,7 +24,7 @@ _WEIGHTS = "model.safetensors"
 CONFIG_FILE = "config.json"
 
 #: What a resumed run must have in common with the interrupted one.
-_IDENTITY = ("recipe", "recipe_config", "train_config", "criterion", "seed", "device", "images")
+_IDENTITY = ("recipe", "recipe_config", "train_config", "criterion", "seed", "device", "processes", "images")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -41,6 +42,7 @@ class Checkpoint:
         data: Where the images came from: name, train, test, as given to ``load_splits``.
         criterion: The loss of embeddings that it was trained by.
         device: Kind of device that it was trained on.
+        processes: Number of processes that it was trained by.
         images: Digest of pixels and labels of each split.
     """
 
@@ -54,6 +56,7 @@ class Checkpoint:
     data: Mapping[str, Any]
     criterion: str = ""
     device: str = ""
+    processes: int = 1
     images: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -82,6 +85,7 @@ class Checkpoint:
             data=data,
             criterion=config.criterion or criterion,
             device=device,
+            processes=rank_and_world_size()[1],
             images={name: _digest(images) for name, images in splits._asdict().items()},
         )
 

@@ -11,7 +11,7 @@ from mdprop_ext._optional import require
 from mdprop_ext.recipes.settings import read_value
 
 #: Keys that only the ``config.json`` of a run has, and which are results rather than options.
-_DESCRIPTIVE = ("format", "in_channels", "image_size", "step", "device", "images", "criterion")
+_DESCRIPTIVE = ("format", "in_channels", "image_size", "step", "device", "processes", "images", "criterion")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mdprop_ext.recipes.base import Recipe
 from mdprop_ext.recipes.checkpoint import CONFIG_FILE, Checkpoint, read_description, save_checkpoint
 from mdprop_ext.recipes.device import resolve_device
 from mdprop_ext.recipes.evaluation import RobustnessMeter, clean_metrics, grid_settings, robust_grid, robust_protocol
+from mdprop_ext.recipes.processes import done_by_first, is_first_process
 from mdprop_ext.recipes.run_log import RunLog, read_history
 from mdprop_ext.recipes.state_file import STATE_FILE, read_state, read_state_description, write_state
 from mdprop_ext.recipes.tensorboard_log import TensorBoardLog
@@ -100,7 +102,6 @@ def run_training(
         require("tensorboard", extra="log")
     place = resolve_device(device)
     description = Checkpoint.of(recipe, config, splits=splits, data=data or {}, device=place.type)
-    remove_leftovers(out)
     state: StateTree | None = None
     if resume:
         _require_same(saved_description(out), description, out)
@@ -108,31 +109,28 @@ def run_training(
             return RunResult(json.loads((out / METRICS_FILE).read_bytes()), read_history(out))
         if (out / STATE_FILE).is_file():
             state = read_state(out)
+    if not is_first_process():
+        # The first process writes; the others train with it and hear what came out.
+        if train(recipe, splits, config, device=device, save=lambda new: None, state=state).interrupted:
+            raise RunInterrupted("interrupted")
+        return done_by_first(_nothing)
     with _Recorder(out, state, tensorboard=tensorboard, observe=observe) as recorder:
-        outcome = train(
-            recipe,
-            splits,
-            config,
-            device=device,
-            observe=recorder.add,
-            save=lambda new: write_state(out, new, description),
-            state=state,
-        )
+        save = partial(write_state, out, description)
+        outcome = train(recipe, splits, config, device=device, observe=recorder.add, save=save, state=state)
     if not recorder.log.history:
         raise RunInterrupted("interrupted before the first step: nothing was written")
     save_checkpoint(out, outcome.model, replace(description, step=outcome.step))
     if outcome.interrupted:
         raise RunInterrupted(f"interrupted at step {outcome.step}: the model is saved in '{out}', --resume goes on")
+    metrics = {"recipe": description.recipe, "seed": recipe.seed, "seconds": outcome.seconds}
     try:
-        measured = _measure(outcome.model, splits.test, recipe.seed, observe_evaluation)
+        metrics |= _measure(outcome.model, splits.test, recipe.seed, observe_evaluation)
     except KeyboardInterrupt:
-        raise RunInterrupted(
-            f"interrupted in the final evaluation: the model is saved in '{out}', --resume measures it"
-        ) from None
-    metrics = {"recipe": description.recipe, "seed": recipe.seed, "seconds": outcome.seconds, **measured}
+        message = f"interrupted in the final evaluation: the model is saved in '{out}', --resume measures it"
+        raise RunInterrupted(message) from None
     write_json(out / METRICS_FILE, metrics)
     (out / STATE_FILE).unlink()
-    return RunResult(metrics, recorder.log.history)
+    return done_by_first(lambda: RunResult(metrics, recorder.log.history))
 
 
 def is_finished(out: Path) -> bool:
@@ -151,6 +149,10 @@ def saved_description(out: Path) -> Checkpoint | None:
     if (out / STATE_FILE).is_file():
         return read_state_description(out)
     return read_description(out) if is_finished(out) else None
+
+
+def _nothing() -> RunResult:
+    raise AssertionError("only the first process has a result")
 
 
 def _require_same(saved: Checkpoint | None, asked: Checkpoint, out: Path) -> None:
@@ -174,6 +176,7 @@ class _Recorder:
     def __init__(
         self, out: Path, state: StateTree | None, *, tensorboard: bool, observe: Callable[[Record], None] | None
     ) -> None:
+        remove_leftovers(out)
         self.log = RunLog(out, steps_done=0 if state is None else state["step"])
         self._out = out
         self._observe = observe

@@ -16,13 +16,13 @@ from mdprop_ext.recipes.checkpoint import Checkpoint, describe, parse_descriptio
 STATE_FILE = "training_state.safetensors"
 
 
-def write_state(folder: Path, state: StateTree, description: Checkpoint) -> None:
+def write_state(folder: Path, description: Checkpoint, state: StateTree) -> None:
     """Writes the state of a run: its tensors, and everything else as JSON in the header of the file.
 
     Args:
         folder: An existing folder; the file of an earlier state is replaced.
-        state: Nested dictionaries of tensors and plain values.
         description: What is trained.
+        state: Nested dictionaries of tensors and plain values.
 
     Raises:
         ImportError: If safetensors is not installed.

@@ -63,6 +63,10 @@ def train(
     of the higher mAP@R. The test split is not looked at. All randomness derives from ``recipe.seed``; the global random
     state is left as it was. Ctrl-C ends the run after the step that is running, with the model as it is then.
 
+    In several processes of ``torch.distributed`` each trains on its part of every batch, by the mean of all gradients,
+    and the loss has the pairs within a part unless the criterion is a :class:`~mdprop_ext.losses.GatheredLoss`. The
+    first process measures; all end with the same model.
+
     Args:
         recipe: How to train; :meth:`Recipe.prepare` is called here.
         splits: Images, of which ``train`` and ``val`` are used.
@@ -70,7 +74,7 @@ def train(
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``; batches are moved there one by one.
         observe: Called after every step with its record.
         save: Called after the first step, every ``config.checkpoint_every`` steps and at the end of the run, with a
-            state that is valid until it returns.
+            state that is valid until it returns. To be given in all processes or in none.
         state: What ``save`` was given in a run of the same arguments: the rest of that run is then done again, bit for
             bit.
 
@@ -88,7 +92,7 @@ def train(
         training = Training(recipe, splits.train, config, place)
         if state is not None:
             training.load_state_dict(state)
-        best, batches = training.best, _batches(sampler, skip=training.step * config.accumulate)
+        batches = _batches(sampler, skip=training.step * config.accumulate)
         finished, saved_step = _is_finished(training, steps), training.step
         try:
             while not finished:
@@ -100,7 +104,7 @@ def train(
                     if not math.isfinite(record["loss"]):
                         raise ValueError(f"the loss is {record['loss']} at step {step}: try a lower learning_rate")
                     if step % config.validate_every == 0 or step == steps:
-                        record |= best.update(step, training.model, splits.val)
+                        record |= training.validate(splits.val)
                     if observe is not None:
                         observe({"step": step, "steps": steps, **record, "seconds": training.seconds})
                     finished = _is_finished(training, steps)
@@ -108,11 +112,12 @@ def train(
                         save(training.state_dict())
                         saved_step = step
         except KeyboardInterrupt:
-            if save is not None and training.step > saved_step:
+            # Other processes may be in the next step already: then the last state that all of them saved remains.
+            if save is not None and training.step > saved_step and sampler.world_size == 1:
                 save(training.state_dict())
             return TrainOutcome(training.model, training.step, training.seconds, interrupted=True)
-    training.model.load_state_dict(best.weights)
-    return TrainOutcome(training.model, best.step, training.seconds, interrupted=False)
+    training.model.load_state_dict(training.best.weights)
+    return TrainOutcome(training.model, training.best.step, training.seconds, interrupted=False)
 
 
 def _is_finished(training: Training, steps: int) -> bool:

@@ -6,18 +6,30 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from mdprop_ext._distributed import rank_and_world_size
 from mdprop_ext.data import ImageSet
 from mdprop_ext.recipes._best import BestWeights
-from mdprop_ext.recipes._state import StateTree, module_state, optimizer_state, restore_module, restore_optimizer
+from mdprop_ext.recipes._state import (
+    StateTree,
+    module_state,
+    optimizer_state,
+    restore_module,
+    restore_optimizer,
+    tree_on_cpu,
+)
 from mdprop_ext.recipes.base import Batch, Recipe
 from mdprop_ext.recipes.criteria import build_criterion
+from mdprop_ext.recipes.processes import average_gradients, average_numbers, copy_from_first, gathered
 from mdprop_ext.recipes.train_config import TrainConfig
 
 
 class Training:
     """Model, optimizer, recipe, the best weights so far, the global random state, the step and the time.
+
+    Of several processes each trains on its part of every batch by the mean of their gradients. Running statistics are
+    those of the first one, which all begin a step with.
 
     Args:
         recipe: How to train; gets the criterion of ``config``, and prepares the model.
@@ -43,6 +55,7 @@ class Training:
         self.optimizer = torch.optim.Adam(
             [*self.model.parameters(), *recipe.parameters()], lr=config.learning_rate, weight_decay=config.weight_decay
         )
+        copy_from_first(self.model.state_dict().values())
         self._images = images
         self._started = time.perf_counter()
 
@@ -59,6 +72,7 @@ class Training:
         """Makes one optimizer step by the mean loss of the batches, and returns the means of what the recipe logs."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        copy_from_first(self.model.buffers())
         self.model.train()
         self.optimizer.zero_grad()
         logs: dict[str, float] = {}
@@ -68,38 +82,44 @@ class Training:
             (values["loss"] / len(batches)).backward()  # type: ignore[no-untyped-call]
             for name, value in values.items():
                 logs[name] = logs.get(name, 0.0) + float(value.detach()) / len(batches)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        average_gradients(parameters)
         if self.config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters(), self.config.clip_norm)
+            nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
         self.optimizer.step()
         self.step += 1
-        return logs
+        return average_numbers(logs)
+
+    def validate(self, images: ImageSet) -> dict[str, float]:
+        """Measures the model, keeps its weights if they are the best, and returns what to log."""
+        copy_from_first(self.model.buffers())
+        return self.best.update(self.step, self.model, images)
 
     def state_dict(self) -> StateTree:
-        """Returns everything that the rest of the run depends on; tensors are not copied."""
+        """Returns everything that the rest of the run depends on; to be called by all processes."""
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
+        # Parts of a batch may differ in size, and so in how many random numbers they take.
+        own = tree_on_cpu({"random": random, "recipe": self.recipe.state_dict()})
         return {
             "step": self.step,
             "seconds": self.seconds,
-            "random": random,
             "model": module_state(self.model),
             "optimizer": optimizer_state(self.optimizer),
-            "recipe": self.recipe.state_dict(),
             "best": self.best.state_dict(),
+            "processes": gathered(own),
         }
 
     def load_state_dict(self, state: StateTree) -> None:
         """Goes back to where :meth:`state_dict` was called."""
         restore_module(self.model, state["model"])
         restore_optimizer(self.optimizer, state["optimizer"])
-        self.recipe.load_state_dict(state["recipe"], self.device)
+        own = state["processes"][rank_and_world_size()[0]]
+        self.recipe.load_state_dict(own["recipe"], self.device)
         self.best.load_state_dict(state["best"])
         self.step = state["step"]
         self._started = time.perf_counter() - state["seconds"]
-        torch.set_rng_state(state["random"]["cpu"])
+        torch.set_rng_state(own["random"]["cpu"])
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
-
-    def _parameters(self) -> list[Tensor]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
