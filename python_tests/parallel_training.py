@@ -15,8 +15,8 @@ from torch import nn
 
 from mdprop_ext.losses import GatheredLoss, MultiSimilarityLoss
 from mdprop_ext.recipes import MDProp, Plain, TrainConfig, run_training, train
-from mdprop_ext.recipes._state import StateTree
-from mdprop_ext.recipes.processes import joined_processes
+from mdprop_ext.recipes._state import StateTree, tree_on_cpu
+from mdprop_ext.recipes.processes import done_by_first, joined_processes
 
 CONFIG = TrainConfig(
     model="own_parts:make_model",
@@ -49,8 +49,10 @@ def joined_losses() -> list[float]:
 def main(out: Path) -> dict[str, Any]:
     with joined_processes("cpu"):
         states: list[StateTree] = []
-        outcome = train(MDProp(seed=1), small_splits(), CONFIG, device="cpu", save=states.append)
-        resumed = train(MDProp(seed=1), small_splits(), CONFIG, device="cpu", state=states[1])
+        outcome = train(MDProp(seed=1), small_splits(), CONFIG, device="cpu", save=lambda state: states.append(tree_on_cpu(state)))
+        # As from the file, which the first process wrote.
+        state = done_by_first(lambda: states[1])
+        resumed = train(MDProp(seed=1), small_splits(), CONFIG, device="cpu", state=state)
         written = run_training(MDProp(seed=1), small_splits(), CONFIG, out, device="cpu")
         losses = joined_losses()
     return {
