@@ -16,7 +16,9 @@ from mdprop_ext.recipes import RECIPES, MDPropConfig, TrainConfig, apply_setting
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
     "README.md",
+    "docs/guides/distributed.md",
     "docs/guides/losses.md",
+    "docs/guides/metrics.md",
     "docs/guides/migrate_from_pytorch_metric_learning.md",
     "docs/guides/train.md",
     "docs/guides/write_a_recipe.md",

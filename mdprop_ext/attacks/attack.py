@@ -18,6 +18,7 @@ from mdprop_ext.attacks.model_state import (
     drawn_seed,
     forked_random_state,
     usable_by_autograd,
+    without_replication,
 )
 from mdprop_ext.attacks.objectives import Objective, SuccessRule, TargetRule
 from mdprop_ext.attacks.options import AttackOptions
@@ -163,8 +164,8 @@ class Attack:
         return nullcontext() if self.options.branch is None else use_branch(self.model, self.options.branch)
 
     def _forward(self, x: Tensor) -> Callable[[Tensor], Any]:
-        model_input = self.parametrisation.bind(x)
-        return lambda point: self.model(model_input(point))
+        model, model_input = without_replication(self.model), self.parametrisation.bind(x)
+        return lambda point: model(model_input(point))
 
     def _targets(self, x: Tensor, y: Any, forward: Callable[[Tensor], Any], generator: torch.Generator) -> Any:
         target = self.target

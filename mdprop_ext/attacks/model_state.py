@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mdprop_ext.nn.convert_sync import without_sync
+
 BatchNormMode = Literal["running", "batch", "train"]
 
 
@@ -19,7 +21,9 @@ def attack_mode(model: nn.Module, bn_mode: BatchNormMode) -> Iterator[None]:
     """Puts ``model`` into the state in which attacks run, and restores every flag, also after an exception.
 
     All modules are in evaluation mode (dropout off) but batch norms as ``bn_mode`` says, and no parameter requires a
-    gradient, so that the backward pass computes none but the input's. Flags are set one by one, never by
+    gradient, so that the backward pass computes none but the input's. Layers that synchronise their statistics over
+    processes use those of this process alone: an attack takes as many passes as its samples need, and a process that
+    takes more would wait for the others for ever. Flags are set one by one, never by
     ``model.eval()``: modules that the user had frozen stay frozen, and a ``train()`` method with side effects is not
     run.
 
@@ -45,7 +49,8 @@ def attack_mode(model: nn.Module, bn_mode: BatchNormMode) -> Iterator[None]:
                 batch_norm.track_running_stats = tracks and bn_mode == "train"
         for parameter in trainable:
             parameter.requires_grad_(False)
-        yield
+        with without_sync(model):
+            yield
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
@@ -53,6 +58,18 @@ def attack_mode(model: nn.Module, bn_mode: BatchNormMode) -> Iterator[None]:
             batch_norm.track_running_stats = tracks
         for module, mode in training:
             module.training = mode
+
+
+def without_replication(model: nn.Module) -> nn.Module:
+    """The network inside a ``DistributedDataParallel``; any other module is returned as it is.
+
+    The wrapper would broadcast buffers at every forward pass, for which processes with fewer passes are waited for, and
+    prepare for gradients of parameters that an attack never computes.
+    """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        network: nn.Module = model.module
+        return network
+    return model
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mdprop_ext.nn._names import check_branch_names
 from mdprop_ext.nn.multi_batch_norm import (
     _PARAMETERS,
     _STATISTICS,
@@ -16,7 +17,6 @@ from mdprop_ext.nn.multi_batch_norm import (
     MultiBatchNorm2d,
     MultiBatchNorm3d,
     _MultiBatchNorm,
-    check_branch_names,
 )
 from mdprop_ext.nn.routing import branch_index, multi_layers
 
@@ -73,7 +73,7 @@ def convert_multi_bn(model: nn.Module, branches: Sequence[str], *, fuse_activati
         assert isinstance(norm, _MultiBatchNorm)
         if isinstance(norm, MultiBatchNormAct2d):
             norm.norm_act_class = plain_class
-        norm._add_branches(names, share_affine=False, activation=None)
+        norm._add_branches(names)
     if fuse_activation:
         _fuse_activations(model)
     return model
@@ -151,6 +151,11 @@ def _multi_class(norm: _BatchNorm) -> type[_MultiBatchNorm]:
     # By name, since timm is no dependency of this package.
     if isinstance(norm, nn.BatchNorm2d) and type(norm).__name__ == "BatchNormAct2d":
         return MultiBatchNormAct2d
+    if isinstance(norm, nn.SyncBatchNorm):
+        raise TypeError(
+            "cannot give branches to an nn.SyncBatchNorm: call convert_multi_bn on the network as it was, and then "
+            "convert_sync(model) instead of convert_sync_batchnorm(model)"
+        )
     raise TypeError(
         f"cannot give branches to a {type(norm).__name__}: expected nn.BatchNorm1d, 2d, 3d or timm's BatchNormAct2d"
     )
@@ -212,7 +217,16 @@ def _strip(layer: _MultiBatchNorm, index: int) -> None:
             setattr(layer, name, getattr(branch, name))
     norm: _BatchNorm = layer
     plain_class = layer.norm_act_class if isinstance(layer, MultiBatchNormAct2d) else layer.plain_class
-    for name in ("aux_bn", "branches", "share_affine", "activation", "route", "norm_act_class"):
+    for name in (
+        "aux_bn",
+        "branches",
+        "share_affine",
+        "activation",
+        "sync",
+        "process_group",
+        "route",
+        "norm_act_class",
+    ):
         if hasattr(layer, name):
             delattr(layer, name)
     norm.__class__ = plain_class
