@@ -49,7 +49,11 @@ def joined_losses() -> list[float]:
 def main(out: Path) -> dict[str, Any]:
     with joined_processes("cpu"):
         states: list[StateTree] = []
-        outcome = train(MDProp(seed=1), small_splits(), CONFIG, device="cpu", save=lambda state: states.append(tree_on_cpu(state)))
+
+        def keep(state: StateTree) -> None:
+            states.append(tree_on_cpu(state))
+
+        outcome = train(MDProp(seed=1), small_splits(), CONFIG, device="cpu", save=keep)
         # As from the file, which the first process wrote.
         state = done_by_first(lambda: states[1])
         resumed = train(MDProp(seed=1), small_splits(), CONFIG, device="cpu", state=state)

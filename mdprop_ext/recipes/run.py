@@ -70,9 +70,9 @@ def run_training(
 ) -> RunResult:
     """Trains a model and measures it on the test split.
 
-    Writes ``log.jsonl`` line by line and, every ``config.checkpoint_every`` steps, a state to resume from; then the
-    checkpoint (``model.safetensors`` and ``config.json``); then ``metrics.json``, which an unfinished run does not
-    have. The folder is created with the first line of the log, so data or options that do not work leave nothing.
+    Writes ``log.jsonl`` line by line and regularly a state to resume from; then the checkpoint, ``model.safetensors``
+    and ``config.json``; then ``metrics.json``, which an unfinished run does not have. The folder is created with the
+    first line of the log, so data or options that do not work leave nothing.
 
     Args:
         recipe: How to train.
@@ -81,9 +81,8 @@ def run_training(
         out: The folder; results of an earlier run in it are replaced unless it is resumed.
         data: Where the images came from, for the checkpoint.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        resume: Whether to go on with the run in ``out``, which may have been interrupted or killed at any moment. The
-            result is, bit for bit, that of a run that was not. A finished run is returned as it is; where there is none
-            yet, it starts.
+        resume: Whether to go on with the run in ``out``, interrupted or killed at any moment; the result is, bit for
+            bit, that of a run that was not. A finished run is returned as it is; where there is none, it starts.
         tensorboard: Whether to write event files to ``out/tensorboard`` too.
         observe: Called after every step with its record.
         observe_evaluation: Called with the numbers of finished and of all attacks on the test split.
@@ -94,26 +93,20 @@ def run_training(
     Raises:
         ImportError: If ``tensorboard`` is asked for and not installed.
         RunInterrupted: After Ctrl-C. The checkpoint then holds the model as it was.
-        ValueError: If ``out`` cannot be a folder, the data does not suit model or recipe, or the run in ``out`` is
-            another one; the message names the difference.
+        ValueError: If ``out`` cannot be a folder, the data does not suit, or the run to resume is another one.
     """
     check_output_folder(out)
     if tensorboard:
         require("tensorboard", extra="log")
     place = resolve_device(device)
     description = Checkpoint.of(recipe, config, splits=splits, data=data or {}, device=place.type)
-    state: StateTree | None = None
     if resume:
         _require_same(saved_description(out), description, out)
         if is_finished(out):
             return RunResult(json.loads((out / METRICS_FILE).read_bytes()), read_history(out))
-        if (out / STATE_FILE).is_file():
-            state = read_state(out)
+    state = read_state(out) if resume and (out / STATE_FILE).is_file() else None
     if not is_first_process():
-        # The first process writes; the others train with it and hear what came out.
-        if train(recipe, splits, config, device=device, save=lambda new: None, state=state).interrupted:
-            raise RunInterrupted("interrupted")
-        return done_by_first(_nothing)
+        return _help_first_process(recipe, splits, config, device, state)
     with _Recorder(out, state, tensorboard=tensorboard, observe=observe) as recorder:
         save = partial(write_state, out, description)
         outcome = train(recipe, splits, config, device=device, observe=recorder.add, save=save, state=state)
@@ -122,12 +115,8 @@ def run_training(
     save_checkpoint(out, outcome.model, replace(description, step=outcome.step))
     if outcome.interrupted:
         raise RunInterrupted(f"interrupted at step {outcome.step}: the model is saved in '{out}', --resume goes on")
-    metrics = {"recipe": description.recipe, "seed": recipe.seed, "seconds": outcome.seconds}
-    try:
-        metrics |= _measure(outcome.model, splits.test, recipe.seed, observe_evaluation)
-    except KeyboardInterrupt:
-        message = f"interrupted in the final evaluation: the model is saved in '{out}', --resume measures it"
-        raise RunInterrupted(message) from None
+    measured = _measure(outcome.model, splits.test, recipe.seed, out, observe_evaluation)
+    metrics = {"recipe": description.recipe, "seed": recipe.seed, "seconds": outcome.seconds, **measured}
     write_json(out / METRICS_FILE, metrics)
     (out / STATE_FILE).unlink()
     return done_by_first(lambda: RunResult(metrics, recorder.log.history))
@@ -151,8 +140,17 @@ def saved_description(out: Path) -> Checkpoint | None:
     return read_description(out) if is_finished(out) else None
 
 
-def _nothing() -> RunResult:
-    raise AssertionError("only the first process has a result")
+def _help_first_process(
+    recipe: Recipe[Any], splits: Splits, config: TrainConfig, device: str, state: StateTree | None
+) -> RunResult:
+    """Trains with the first process, which alone writes and measures, and returns what came out there."""
+    if train(recipe, splits, config, device=device, save=lambda new: None, state=state).interrupted:
+        raise RunInterrupted("interrupted")
+    return done_by_first(_no_result)
+
+
+def _no_result() -> RunResult:
+    raise RuntimeError("only the first process has a result")
 
 
 def _require_same(saved: Checkpoint | None, asked: Checkpoint, out: Path) -> None:
@@ -162,12 +160,16 @@ def _require_same(saved: Checkpoint | None, asked: Checkpoint, out: Path) -> Non
 
 
 def _measure(
-    model: nn.Module, images: ImageSet, seed: int, observe: Callable[[int, int], None] | None
+    model: nn.Module, images: ImageSet, seed: int, out: Path, observe: Callable[[int, int], None] | None
 ) -> dict[str, Any]:
-    meter = RobustnessMeter(model, images, seed=seed)
     settings = grid_settings(_GRID_ATTACKS, _GRID_EPS_255, _GRID_STEPS)
-    grid = robust_grid(meter, settings, all_branches=False, observe=observe)
-    return {"test": clean_metrics(model, images), "robust": robust_protocol(meter), "robust_grid": grid}
+    try:
+        meter = RobustnessMeter(model, images, seed=seed)
+        grid = robust_grid(meter, settings, all_branches=False, observe=observe)
+        return {"test": clean_metrics(model, images), "robust": robust_protocol(meter), "robust_grid": grid}
+    except KeyboardInterrupt:
+        message = f"interrupted in the final evaluation: the model is saved in '{out}', --resume measures it"
+        raise RunInterrupted(message) from None
 
 
 class _Recorder:

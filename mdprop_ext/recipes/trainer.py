@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mdprop_ext.data import ClassBatchSampler, Splits
+from mdprop_ext.data import ClassBatchSampler, ImageSet, Splits
 from mdprop_ext.recipes._interrupts import interrupts_put_off
 from mdprop_ext.recipes._state import StateTree
 from mdprop_ext.recipes.base import Recipe
@@ -61,11 +61,8 @@ def train(
     Adam on batches of several images a class. Every ``config.validate_every`` steps and at the end the validation
     split, whose classes are not trained on, is measured; the weights of the highest R@1 are kept, of equal ones those
     of the higher mAP@R. The test split is not looked at. All randomness derives from ``recipe.seed``; the global random
-    state is left as it was. Ctrl-C ends the run after the step that is running, with the model as it is then.
-
-    In several processes of ``torch.distributed`` each trains on its part of every batch, by the mean of all gradients,
-    and the loss has the pairs within a part unless the criterion is a :class:`~mdprop_ext.losses.GatheredLoss`. The
-    first process measures; all end with the same model.
+    state is left as it was. Ctrl-C ends the run after the step that is running, with the model as it is then. In
+    several processes of ``torch.distributed`` each trains on its part of every batch; all end with the same model.
 
     Args:
         recipe: How to train; :meth:`Recipe.prepare` is called here.
@@ -73,8 +70,8 @@ def train(
         config: Model, optimiser and length.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``; batches are moved there one by one.
         observe: Called after every step with its record.
-        save: Called after the first step, every ``config.checkpoint_every`` steps and at the end of the run, with a
-            state that is valid until it returns. To be given in all processes or in none.
+        save: Called after the first step, every ``config.checkpoint_every`` steps and at the end, with a state that is
+            valid until it returns. To be given in all processes or in none.
         state: What ``save`` was given in a run of the same arguments: the rest of that run is then done again, bit for
             bit.
 
@@ -97,20 +94,14 @@ def train(
         try:
             while not finished:
                 with interrupts_put_off():
-                    learning_rate = config.learning_rate_at(training.step + 1, steps)
-                    chosen = [training.load_batch(next(batches)) for _ in range(config.accumulate)]
-                    record = training.update(chosen, learning_rate) | {"learning_rate": learning_rate}
-                    step = training.step
-                    if not math.isfinite(record["loss"]):
-                        raise ValueError(f"the loss is {record['loss']} at step {step}: try a lower learning_rate")
-                    if step % config.validate_every == 0 or step == steps:
-                        record |= training.validate(splits.val)
+                    record = _advance(training, batches, steps, splits.val)
                     if observe is not None:
-                        observe({"step": step, "steps": steps, **record, "seconds": training.seconds})
+                        observe(record)
                     finished = _is_finished(training, steps)
-                    if save is not None and (step == 1 or step % config.checkpoint_every == 0 or finished):
+                    due = training.step == 1 or training.step % config.checkpoint_every == 0 or finished
+                    if save is not None and due:
                         save(training.state_dict())
-                        saved_step = step
+                        saved_step = training.step
         except KeyboardInterrupt:
             # Other processes may be in the next step already: then the last state that all of them saved remains.
             if save is not None and training.step > saved_step and sampler.world_size == 1:
@@ -118,6 +109,19 @@ def train(
             return TrainOutcome(training.model, training.step, training.seconds, interrupted=True)
     training.model.load_state_dict(training.best.weights)
     return TrainOutcome(training.model, training.best.step, training.seconds, interrupted=False)
+
+
+def _advance(training: Training, batches: Iterator[list[int]], steps: int, validation: ImageSet) -> Record:
+    """Makes one step, measures the validation split if it is time, and returns the record."""
+    config = training.config
+    learning_rate = config.learning_rate_at(training.step + 1, steps)
+    logs = training.update([training.load_batch(next(batches)) for _ in range(config.accumulate)], learning_rate)
+    step = training.step
+    if not math.isfinite(logs["loss"]):
+        raise ValueError(f"the loss is {logs['loss']} at step {step}: try a lower learning_rate")
+    measured = training.validate(validation) if step % config.validate_every == 0 or step == steps else {}
+    seconds = training.seconds
+    return {"step": step, "steps": steps, **logs, "learning_rate": learning_rate, **measured, "seconds": seconds}
 
 
 def _is_finished(training: Training, steps: int) -> bool:
