@@ -16,12 +16,16 @@ from mdprop_ext.recipes import RECIPES, MDPropConfig, TrainConfig, apply_setting
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
     "README.md",
+    "docs/guides/attacks.md",
+    "docs/guides/batch_norm.md",
     "docs/guides/distributed.md",
     "docs/guides/losses.md",
     "docs/guides/metrics.md",
     "docs/guides/migrate_from_pytorch_metric_learning.md",
     "docs/guides/train.md",
     "docs/guides/write_a_recipe.md",
+    "docs/guides/write_an_objective.md",
+    "docs/guides/reports.md",
     "docs/ops/multi_batch_norm.md",
     "docs/ops/pgd_step.md",
     "docs/recipes/mdprop.md",

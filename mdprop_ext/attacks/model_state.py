@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mdprop_ext.attacks.rows import map_tensors
 from mdprop_ext.nn.convert_sync import without_sync
 
 BatchNormMode = Literal["running", "batch", "train"]
@@ -104,6 +105,12 @@ def drawn_seed(generator: torch.Generator) -> int:
     return int(draw)
 
 
+def child_seed(seed: int, index: int) -> int:
+    """Derives seed number ``index`` from a seed, a non-negative int64, independent of its other children."""
+    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
 def _check_usable_by_autograd(model: nn.Module) -> None:
     for kind, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
         for name, tensor in tensors:
@@ -120,10 +127,4 @@ def usable_by_autograd(value: Any) -> Any:
     To be called outside of inference mode. Other tensors are detached and share their memory; other values stay as they
     are.
     """
-    if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() else value.detach()
-    if isinstance(value, dict):
-        return {key: usable_by_autograd(entry) for key, entry in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(usable_by_autograd(entry) for entry in value)
-    return value
+    return map_tensors(lambda tensor: tensor.clone() if tensor.is_inference() else tensor.detach(), value)

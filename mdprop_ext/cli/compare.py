@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -14,18 +12,19 @@ from rich.table import Table
 
 from mdprop_ext._files import write_bytes, write_json
 from mdprop_ext.cli.plots import write_plots
+from mdprop_ext.cli.reports import finish_results
 from mdprop_ext.cli.train import run_plan
 from mdprop_ext.cli.training_plan import TrainingPlan
 from mdprop_ext.recipes import RunResult
-from mdprop_ext.recipes.evaluation import PROTOCOL_ATTACKS
 from mdprop_ext.recipes.processes import is_first_process
+from mdprop_ext.report.comparison import comparison_table, mean_metrics
 
 
 def compare_recipes(plans: Sequence[TrainingPlan], out: Path, *, device: str = "auto", resume: bool = False) -> None:
     """Trains every recipe with every seed and prints and writes what came out.
 
-    Writes ``<recipe>-seed<s>/`` for each run, ``comparison.md``, ``comparison.json``, ``training.png`` of seed 0 and
-    ``robustness.png`` of the means.
+    Writes ``<recipe>-seed<s>/`` for each run, ``comparison.md``, ``comparison.json``, ``training.png`` of seed 0,
+    ``robustness.png`` of the means, ``provenance.json`` and ``report.html``.
 
     Args:
         plans: The runs, seed by seed; other recipes are compared with that of the first one.
@@ -54,54 +53,13 @@ def compare_recipes(plans: Sequence[TrainingPlan], out: Path, *, device: str = "
     write_json(out / "comparison.json", {name: [run.metrics for run in runs] for name, runs in results.items()})
     plots = write_plots(
         out,
-        {name: _mean_metrics([run.metrics for run in runs]) for name, runs in results.items()},
+        {name: mean_metrics([run.metrics for run in runs]) for name, runs in results.items()},
         {name: runs[0].history for name, runs in results.items()},
     )
-    _print(header, rows, [*plots, out / "comparison.md", *folders])
-
-
-def comparison_table(results: dict[str, list[dict[str, Any]]]) -> tuple[list[str], list[list[str]]]:
-    """Makes a table of text, one row a recipe.
-
-    Args:
-        results: Contents of ``metrics.json`` by recipe, one a seed.
-
-    Returns:
-        Titles of the columns, and rows: mean with the sample standard deviation over seeds, and the difference (clean)
-        or ratio (attacked) of means to the first recipe.
-    """
-    attacked = [f"{attack.upper()} R@1" for attack in PROTOCOL_ATTACKS]
-    header = ["recipe", "clean R@1", "mAP@R", *attacked, "seconds"]
-    baseline = next(iter(results.values()))
-    rows = []
-    for name, runs in results.items():
-        is_baseline = runs is baseline
-        cells = [name]
-        for key in ("recall_at_1", "map_at_r"):
-            ours, base = ([100 * run["test"][key] for run in group] for group in (runs, baseline))
-            gain = f" ({statistics.mean(ours) - statistics.mean(base):+.1f})"
-            cells.append(_spread(ours) + ("" if is_baseline else gain))
-        for attack in PROTOCOL_ATTACKS:
-            ours, base = ([100 * run["robust"][attack]["recall_at_1"] for run in group] for group in (runs, baseline))
-            ratio = f" (x{statistics.mean(ours) / statistics.mean(base):.2f})" if statistics.mean(base) else ""
-            cells.append(_spread(ours) + ("" if is_baseline else ratio))
-        cells.append(f"{statistics.mean(run['seconds'] for run in runs):.0f}")
-        rows.append(cells)
-    return header, rows
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
-
-
-def _mean_metrics(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The part of the metrics that is plotted, averaged over seeds."""
-    grid = [
-        {**rows[0], "recall_at_1": statistics.mean(row["recall_at_1"] for row in rows)}
-        for rows in zip(*(run["robust_grid"] for run in runs), strict=True)
-    ]
-    return {"test": {"recall_at_1": statistics.mean(run["test"]["recall_at_1"] for run in runs)}, "robust_grid": grid}
+    seeds = len({plan.recipe.seed for plan in plans})
+    described = {"recipes": list(results), "seeds": seeds, "data": plans[0].source.describe()}
+    reports = finish_results(out, "compare", described)
+    _print(header, rows, [*reports, *plots, out / "comparison.md", *folders])
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

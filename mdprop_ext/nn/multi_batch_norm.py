@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mdprop_ext.nn._names import check_branch_names, default_branch_names
 from mdprop_ext.nn.auxiliary_branches import AuxiliaryBranches
 from mdprop_ext.nn.sync import synchronized_batch_norm, synchronizing_group
-from mdprop_ext.ops import _check, _written  # importing the package registers torch.ops.mdprop
+from mdprop_ext.ops import _branches, _check, _written  # importing the package registers torch.ops.mdprop
 
 _PARAMETERS = ("weight", "bias")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -143,7 +143,8 @@ class _MultiBatchNorm(_BatchNorm):
             output, mean, variance, counts = synchronized_batch_norm(
                 input, weight, bias, residual, ids, self.branches, eps=self.eps, activation=self.activation, group=group
             )
-        if self.training and self.track_running_stats and self.running_mean is not None:
+        tracks = self.training and self.track_running_stats and self.running_mean is not None
+        if tracks and not _branches.recomputing():
             self._update_statistics(branches, mean, variance, counts)
         assert isinstance(output, Tensor)
         return output
@@ -157,7 +158,7 @@ class _MultiBatchNorm(_BatchNorm):
         if residual is not None:
             _check.floating("residual", residual)
             # A skip connection is wider than the convolutions beside it where autocast narrows those.
-            if torch.is_autocast_enabled(input.device.type):
+            if residual.dtype != input.dtype and torch.is_autocast_enabled(input.device.type):
                 residual = residual.to(input.dtype)
             _check.like("residual", residual, "input", input)
         return residual

@@ -29,8 +29,8 @@ class Training:
     """Model, optimizer, recipe, the best weights so far, the global random state, the step and the time.
 
     Of several processes each trains on its part of every batch by the mean of their gradients; the loss has the pairs
-    within a part unless the criterion is a :class:`~mdprop_ext.losses.GatheredLoss`. The first process measures, and all
-    begin a step with its running statistics.
+    within a part unless the criterion is a :class:`~mdprop_ext.losses.GatheredLoss`. The first process measures, and
+    all begin a step with its running statistics.
 
     Args:
         recipe: How to train; gets the criterion of ``config``, and prepares the model.
