@@ -8,10 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+_TEMPORARY = ".unfinished"
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file by way of a temporary one beside it, so that a reader never meets a part of it."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -28,6 +30,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON, all at once."""
     write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of writers that were killed; none may be at work in the folder."""
+    for path in folder.glob(f".*.{'?' * 8}{_TEMPORARY}"):
+        path.unlink(missing_ok=True)
 
 
 def check_output_folder(path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdprop_ext.recipes import MDPropConfig, TrainConfig, apply_settings
+from mdprop_ext.recipes import RECIPES, MDPropConfig, TrainConfig, apply_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
@@ -22,6 +22,8 @@ DOCUMENTS = (
     "docs/guides/losses.md",
     "docs/guides/metrics.md",
     "docs/guides/migrate_from_pytorch_metric_learning.md",
+    "docs/guides/train.md",
+    "docs/guides/write_a_recipe.md",
     "docs/guides/write_an_objective.md",
     "docs/guides/reports.md",
     "docs/ops/multi_batch_norm.md",
@@ -89,12 +91,28 @@ def test_code_of_documents_runs(document):
     assert all(bool(value.isfinite().all()) for value in results)
 
 
-def test_documented_defaults_are_the_defaults():
-    text = (ROOT / "docs/recipes/mdprop.md").read_text()
-    documented = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE))
-    defaults = (MDPropConfig(), TrainConfig())
-    assert set(documented) == {name for config in defaults for name in vars(config)} - {"epochs"}
-    assert apply_settings(defaults, [f"{key}={value}" for key, value in documented.items()]) == defaults
+def documented_keys(text: str) -> dict[str, str]:
+    """The defaults by key that tables of the form ``| `key` | `default` |`` have."""
+    return dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE))
+
+
+def test_documented_defaults_of_mdprop_are_the_defaults():
+    documented = documented_keys((ROOT / "docs/recipes/mdprop.md").read_text())
+    assert set(documented) == set(vars(MDPropConfig()))
+    assert apply_settings([MDPropConfig()], [f"{key}={value}" for key, value in documented.items()]) == (
+        MDPropConfig(),
+    )
+
+
+def test_every_key_of_every_recipe_is_documented_with_its_default():
+    text = (ROOT / "docs/guides/train.md").read_text()
+    sections = dict(re.findall(r"^### Keys of (.*?)\n(.*?)(?=^##)", text, re.DOTALL | re.MULTILINE))
+    configs = {f"`{name}`": recipe.config_class() for name, recipe in RECIPES.items()}
+    assert set(sections) == {"every recipe", *configs}
+    for title, config in {"every recipe": TrainConfig(), **configs}.items():
+        documented = documented_keys(sections[title])
+        assert set(documented) == set(vars(config)), title
+        assert apply_settings([config], [f"{key}={value}" for key, value in documented.items()]) == (config,), title
 
 
 def test_links_of_documents_lead_somewhere():

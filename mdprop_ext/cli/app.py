@@ -19,26 +19,25 @@ from mdprop_ext.cli.compare import compare_recipes
 from mdprop_ext.cli.data_source import DataSource
 from mdprop_ext.cli.evaluate import evaluate_checkpoint
 from mdprop_ext.cli.forward import run_benchmarks, run_module_main
-from mdprop_ext.cli.interrupts import listen_to_interrupts
 from mdprop_ext.cli.plots import write_attack_plots, write_plots
 from mdprop_ext.cli.progress import RunProgress
 from mdprop_ext.cli.reports import finish_results, remake_report
-from mdprop_ext.recipes import (
-    RECIPES,
-    AttackSetting,
-    TrainConfig,
-    apply_settings,
-    grid_settings,
-    recipe_class,
-    run_training,
-)
+from mdprop_ext.cli.train import run_plan
+from mdprop_ext.cli.training_plan import TrainingOptions, check_seed, plan_comparison, plan_training
+from mdprop_ext.recipes import RECIPES, AttackSetting, grid_settings
+from mdprop_ext.recipes.processes import is_first_process, joined_processes
 
+_RECIPE = typer.Option("--recipe", help="Name of the recipe, see 'mdprop recipes', or module:Class.", metavar="NAME")
 _DATA = typer.Option("--data", help="digits, omniglot or folder.", metavar="NAME")
 _TRAIN = typer.Option("--train", help="Training images.", metavar="PATH[::A,B]")
 _TEST = typer.Option("--test", help="Test images; by default the second half of --train.", metavar="PATH[::A,B]")
 _IMAGE_SIZE = typer.Option("--image-size", help="Height and width in pixels.")
 _CHANNELS = typer.Option("--channels", help="1 for grey levels, 3 for RGB.")
 _SET = typer.Option("--set", help="A hyper-parameter; may be repeated.", metavar="KEY=VALUE")
+_CONFIG = typer.Option("--config", help="YAML file of hyper-parameters, or config.json of a run.", metavar="FILE")
+_RESUME = typer.Option("--resume", help="Go on with the run in --out; its options need not be given again.")
+_DEVICE = typer.Option("--device", help="auto, cpu or cuda.", metavar="NAME")
+_TENSORBOARD = typer.Option("--tensorboard", help="Write event files for TensorBoard too.")
 _EPOCHS = typer.Option("--epochs", help="Passes of the batch sampler; by default 'steps' counts.")
 _OUT = typer.Option("--out", help="Folder for the results.", metavar="DIR")
 
@@ -66,38 +65,43 @@ def build_app() -> typer.Typer:
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help="Name of the recipe, see 'mdprop recipes'.", metavar="NAME")],
-    data: Annotated[str, _DATA],
     out: Annotated[Path, _OUT],
+    recipe: Annotated[str | None, _RECIPE] = None,
+    data: Annotated[str | None, _DATA] = None,
     train_path: Annotated[str | None, _TRAIN] = None,
     test_path: Annotated[str | None, _TEST] = None,
     image_size: Annotated[int | None, _IMAGE_SIZE] = None,
     channels: Annotated[int | None, _CHANNELS] = None,
+    config: Annotated[Path | None, _CONFIG] = None,
     settings: Annotated[list[str] | None, _SET] = None,
     epochs: Annotated[int | None, _EPOCHS] = None,
-    seed: Annotated[int, typer.Option(help="Of all random numbers, at least 0.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of all random numbers, at least 0.")] = None,
+    device: Annotated[str, _DEVICE] = "auto",
+    resume: Annotated[bool, _RESUME] = False,
+    tensorboard: Annotated[bool, _TENSORBOARD] = False,
 ) -> None:
     """Train a model by a recipe; writes checkpoint, log, metrics, plots and a report."""
-    recipe_type = recipe_class(recipe)
-    recipe_config, config = apply_settings([recipe_type.config_class(), TrainConfig(epochs=epochs)], settings or ())
-    _check_seed(seed)
+    options = TrainingOptions(
+        recipe=recipe,
+        data=data,
+        train=train_path,
+        test=test_path,
+        image_size=image_size,
+        channels=channels,
+        config=config,
+        settings=settings or (),
+        epochs=epochs,
+        seed=seed,
+    )
     check_output_folder(out)
-    source = DataSource(data, train_path, test_path, image_size, channels)
-    splits = source.load(seed)
-    listen_to_interrupts()
-    with RunProgress(recipe) as progress:
-        result = run_training(
-            recipe_type(recipe_config, seed=seed),
-            splits,
-            config,
-            out,
-            data=source.describe(),
-            observe=progress.observe,
-            observe_evaluation=progress.observe_evaluation,
-        )
-    write_plots(out, {recipe: result.metrics}, {recipe: result.history})
-    finish_results(out, "train", {"recipe": recipe, "seed": seed, "data": source.describe()})
-    _print_summary(result.metrics, out)
+    plan = plan_training(options, out, resume=resume)
+    with joined_processes(device):
+        result = run_plan(plan, out, device=device, resume=resume, tensorboard=tensorboard)
+        if is_first_process():
+            write_plots(out, {plan.name: result.metrics}, {plan.name: result.history})
+            described = {"recipe": plan.name, "seed": plan.recipe.seed, "data": plan.source.describe()}
+            finish_results(out, "train", described)
+            _print_summary(result.metrics, out)
 
 
 def evaluate(
@@ -114,17 +118,18 @@ def evaluate(
     eps: Annotated[str, typer.Option(help="Radii in 1/255.")] = "4,8,16",
     steps: Annotated[str, typer.Option(help="Numbers of gradient steps.")] = "1,5",
     seed: Annotated[int | None, typer.Option(help="Of the attacks; by default that of training.")] = None,
+    device: Annotated[str, _DEVICE] = "auto",
 ) -> None:
     """Measure a trained model, clean and under attack; writes metrics, a plot and a report."""
     radii = _listed("eps", eps, float)
     if not all(0 <= radius <= 255 for radius in radii):
         raise ValueError(f"eps: expected radii from 0 to 255, in 1/255, got {eps!r}")
     grid = grid_settings(_listed("attacks", attacks, str), radii, _listed("steps", steps, int))
-    _check_seed(seed or 0)
+    check_seed(seed or 0)
     source = _other_images(data, train_path, test_path, image_size, channels)
     with RunProgress("eval") as progress:
         metrics = evaluate_checkpoint(
-            checkpoint, out, grid, source=source, seed=seed, observe=progress.observe_evaluation
+            checkpoint, out, grid, source=source, seed=seed, device=device, observe=progress.observe_evaluation
         )
     write_plots(out, {metrics["recipe"]: metrics})
     arguments = {"checkpoint": str(checkpoint), "attacks": attacks, "eps in 1/255": eps, "steps": steps}
@@ -159,7 +164,7 @@ def attack(
         raise ValueError(f"eps: expected a radius from 0 to 255, in 1/255, got {eps:g}")
     names = list(dict.fromkeys(_listed("attacks", attacks, str)))
     settings = [AttackSetting(attack=name, eps=eps / 255, steps=steps, branch=branch) for name in names]
-    _check_seed(seed or 0)
+    check_seed(seed or 0)
     with RunProgress("attack") as progress:
         outcome = attack_checkpoint(
             checkpoint, out, settings, source=source, count=count, seed=seed, observe=progress.observe_evaluation
@@ -175,8 +180,8 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a run.", metav
 
 
 def compare(
-    data: Annotated[str, _DATA],
     out: Annotated[Path, _OUT],
+    data: Annotated[str | None, _DATA] = None,
     names: Annotated[
         str, typer.Option("--recipes", help="The first one is what the others are compared with.")
     ] = "plain,mdprop",
@@ -184,20 +189,30 @@ def compare(
     test_path: Annotated[str | None, _TEST] = None,
     image_size: Annotated[int | None, _IMAGE_SIZE] = None,
     channels: Annotated[int | None, _CHANNELS] = None,
+    config: Annotated[Path | None, _CONFIG] = None,
     settings: Annotated[list[str] | None, _SET] = None,
     epochs: Annotated[int | None, _EPOCHS] = None,
     seeds: Annotated[int, typer.Option(help="Number of runs of each recipe, with seeds 0, 1, ...")] = 1,
+    device: Annotated[str, _DEVICE] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep finished runs and go on with unfinished ones.")
+    ] = False,
 ) -> None:
     """Train several recipes on the same images; writes all runs, a table, plots and a report."""
+    options = TrainingOptions(
+        data=data,
+        train=train_path,
+        test=test_path,
+        image_size=image_size,
+        channels=channels,
+        config=config,
+        settings=settings or (),
+        epochs=epochs,
+    )
     check_output_folder(out)
-    source = DataSource(data, train_path, test_path, image_size, channels)
-    listen_to_interrupts()
-    compare_recipes(_listed("recipes", names, str), source, out, settings=settings or (), epochs=epochs, seeds=seeds)
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed: expected at least 0 and less than 2^63, got {seed}")
+    plans = plan_comparison(options, _listed("recipes", names, str), seeds=seeds)
+    with joined_processes(device):
+        compare_recipes(plans, out, device=device, resume=resume)
 
 
 def recipes(

@@ -2,69 +2,52 @@
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from mdprop_ext._files import write_bytes, write_json
-from mdprop_ext.cli.data_source import DataSource
 from mdprop_ext.cli.plots import write_plots
-from mdprop_ext.cli.progress import RunProgress
 from mdprop_ext.cli.reports import finish_results
-from mdprop_ext.recipes import Recipe, RunResult, TrainConfig, apply_settings, recipe_class, run_training
-from mdprop_ext.recipes._arguments import check_integer
+from mdprop_ext.cli.train import run_plan
+from mdprop_ext.cli.training_plan import TrainingPlan
+from mdprop_ext.recipes import RunResult
+from mdprop_ext.recipes.processes import is_first_process
 from mdprop_ext.report.comparison import comparison_table, mean_metrics
 
 
-def compare_recipes(
-    names: Sequence[str],
-    source: DataSource,
-    out: Path,
-    *,
-    settings: Sequence[str] = (),
-    epochs: int | None = None,
-    seeds: int = 1,
-) -> None:
+def compare_recipes(plans: Sequence[TrainingPlan], out: Path, *, device: str = "auto", resume: bool = False) -> None:
     """Trains every recipe with every seed and prints and writes what came out.
 
     Writes ``<recipe>-seed<s>/`` for each run, ``comparison.md``, ``comparison.json``, ``training.png`` of seed 0,
     ``robustness.png`` of the means, ``provenance.json`` and ``report.html``.
 
     Args:
-        names: Recipes; the others are compared with the first one.
-        source: The images.
+        plans: The runs, seed by seed; other recipes are compared with that of the first one.
         out: Folder for the results.
-        settings: ``key=value`` pairs; each goes to the recipes that have the key.
-        epochs: Passes of the batch sampler; None leaves the number of steps.
-        seeds: Number of runs of each recipe.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        resume: Whether to keep the finished runs in ``out`` and to go on with an unfinished one.
 
     Raises:
         RunInterrupted: After Ctrl-C.
-        ValueError: If a name, key, value or the data is wrong.
+        ValueError: If the data is wrong.
     """
-    check_integer("seeds", seeds, least=1)
-    configured = {name: _configure(name, names, settings, epochs) for name in names}
-    results: dict[str, list[RunResult]] = {name: [] for name in configured}
-    for seed in range(seeds):
-        splits = source.load(seed)
-        for name, (recipe_config, config) in configured.items():
-            recipe: Recipe[Any] = recipe_class(name)(recipe_config, seed=seed)
-            with RunProgress(f"{name}, seed {seed}") as progress:
-                result = run_training(
-                    recipe,
-                    splits,
-                    config,
-                    out / f"{name}-seed{seed}",
-                    data=source.describe(),
-                    observe=progress.observe,
-                    observe_evaluation=progress.observe_evaluation,
-                )
-            results[name].append(result)
+    results: dict[str, list[RunResult]] = {}
+    folders = []
+    for seed, of_seed in itertools.groupby(plans, key=lambda plan: plan.recipe.seed):
+        splits = None
+        for plan in of_seed:
+            splits = plan.source.load(seed) if splits is None else splits
+            folders.append(out / f"{plan.name.replace(':', '.')}-seed{seed}")
+            title = f"{plan.name}, seed {seed}"
+            result = run_plan(plan, folders[-1], title=title, splits=splits, device=device, resume=resume)
+            results.setdefault(plan.name, []).append(result)
+    if not is_first_process():
+        return
     header, rows = comparison_table({name: [run.metrics for run in runs] for name, runs in results.items()})
     write_bytes(out / "comparison.md", _markdown(header, rows).encode())
     write_json(out / "comparison.json", {name: [run.metrics for run in runs] for name, runs in results.items()})
@@ -73,26 +56,10 @@ def compare_recipes(
         {name: mean_metrics([run.metrics for run in runs]) for name, runs in results.items()},
         {name: runs[0].history for name, runs in results.items()},
     )
-    reports = finish_results(out, "compare", {"recipes": names, "seeds": seeds, "data": source.describe()})
-    _print(
-        header,
-        rows,
-        [*reports, *plots, out / "comparison.md", *(out / f"{name}-seed{s}" for name in results for s in range(seeds))],
-    )
-
-
-def _configure(name: str, names: Sequence[str], settings: Sequence[str], epochs: int | None) -> tuple[Any, TrainConfig]:
-    """Applies the settings that a recipe knows; one that no recipe knows is an error."""
-    own = recipe_class(name).config_class()
-    known = _keys(own)
-    elsewhere = {key for other in names for key in _keys(recipe_class(other).config_class())} - known
-    applicable = [setting for setting in settings if setting.partition("=")[0].strip() not in elsewhere]
-    recipe_config, config = apply_settings([own, TrainConfig(epochs=epochs)], applicable)
-    return recipe_config, config
-
-
-def _keys(config: Any) -> set[str]:
-    return {field.name for field in dataclasses.fields(config)}
+    seeds = len({plan.recipe.seed for plan in plans})
+    described = {"recipes": list(results), "seeds": seeds, "data": plans[0].source.describe()}
+    reports = finish_results(out, "compare", described)
+    _print(header, rows, [*reports, *plots, out / "comparison.md", *folders])
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

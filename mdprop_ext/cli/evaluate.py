@@ -17,6 +17,7 @@ from mdprop_ext.recipes import (
     robust_grid,
     robust_protocol,
 )
+from mdprop_ext.recipes.device import resolve_device
 from mdprop_ext.recipes.run import METRICS_FILE
 
 
@@ -27,6 +28,7 @@ def evaluate_checkpoint(
     *,
     source: DataSource | None = None,
     seed: int | None = None,
+    device: str = "auto",
     observe: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measures a trained model on test images, clean and under attacks, and writes ``metrics.json``.
@@ -37,6 +39,7 @@ def evaluate_checkpoint(
         settings: The attacks; each goes through every branch of the model.
         source: The images; None for the test images of the checkpoint's training run.
         seed: Of the attacks; None for the one of the training run, which gives its numbers again.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         observe: Called with the numbers of finished and of all attacks.
 
     Returns:
@@ -46,7 +49,9 @@ def evaluate_checkpoint(
         ValueError: If checkpoint, data or folder is wrong; nothing is written then.
     """
     check_output_folder(out)
+    place = resolve_device(device)
     model, checkpoint = load_checkpoint(folder)
+    model.to(place)
     if source is None:
         source = DataSource.described(checkpoint.data)
     images = source.like_checkpoint(checkpoint).load_test()

@@ -18,7 +18,7 @@ from mdprop_ext.recipes.mdprop_shared import MDPropShared
 from mdprop_ext.recipes.plain import Plain, PlainConfig
 from mdprop_ext.recipes.registry import RECIPES, recipe_class
 from mdprop_ext.recipes.run import RunInterrupted, RunResult, run_training
-from mdprop_ext.recipes.settings import apply_settings
+from mdprop_ext.recipes.settings import apply_settings, apply_values
 from mdprop_ext.recipes.train_config import TrainConfig
 from mdprop_ext.recipes.trainer import TrainOutcome, train
 
@@ -44,6 +44,7 @@ __all__ = [
     "TrainConfig",
     "TrainOutcome",
     "apply_settings",
+    "apply_values",
     "clean_metrics",
     "embed",
     "grid_settings",

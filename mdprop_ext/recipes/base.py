@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mdprop_ext.losses import MultiSimilarityLoss
+from mdprop_ext.recipes._state import StateTree, restore_state, state_of
 
 #: Images ``[N, C, H, W]`` with pixels in [0, 1], and their classes int64 ``[N]``.
 Batch = tuple[Tensor, Tensor]
@@ -78,6 +80,45 @@ class Recipe(ABC, Generic[ConfigT]):
         Returns:
             ``"loss"``, a scalar to call ``backward`` on, and further scalars worth a log.
         """
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yields what the recipe learns beside the model: by default what the criterion does, such as proxies."""
+        if isinstance(self.criterion, nn.Module):
+            yield from self.criterion.parameters()
+
+    def state_dict(self) -> StateTree:
+        """Returns everything that changes from step to step, for an exact continuation of training.
+
+        By default the state of all attributes that are random generators, attacks, modules (the criterion is one),
+        tensors, numbers, and lists, tuples and dictionaries of them. Override this and :meth:`load_state_dict` for
+        anything else.
+
+        Returns:
+            Nested dictionaries of tensors and plain values.
+        """
+        return state_of(self)
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
+        """Puts back what :meth:`state_dict` returned; to be called after :meth:`prepare`.
+
+        Args:
+            state: Of a recipe with the same configuration.
+            device: Where the model is.
+        """
+        restore_state(self, state, device)
+
+    def __repr__(self) -> str:
+        options = [f"{field.name}={_readable(getattr(self.config, field.name))}" for field in fields(self.config)]  # type: ignore[arg-type]
+        if not isinstance(self.criterion, MultiSimilarityLoss):
+            options.append(f"criterion={getattr(self.criterion, '__name__', type(self.criterion).__name__)}")
+        return f"{type(self).__name__}({', '.join([*options, f'seed={self.seed}'])})"
+
+
+def _readable(value: Any) -> str:
+    """Writes a radius in pixels as the fraction that it is."""
+    if isinstance(value, float) and 0 < value < 1 and abs(255 * value - round(255 * value)) < 1e-9:
+        return f"{round(255 * value)}/255"
+    return repr(value)
 
 
 def spawn_generators(seed: int, count: int) -> list[torch.Generator]:

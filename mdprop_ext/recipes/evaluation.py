@@ -71,7 +71,7 @@ def embed(model: nn.Module, images: ImageSet) -> Tensor:
         images: The N images.
 
     Returns:
-        Embeddings ``[N, D]`` without gradient.
+        Embeddings ``[N, D]`` without gradient, on the model's device.
     """
     positions = torch.split(torch.arange(len(images)), _BATCH_SIZE)
     return _in_batches(model, positions, images.floats)
@@ -91,11 +91,12 @@ def clean_metrics(model: nn.Module, images: ImageSet) -> dict[str, float]:
         ValueError: If the embeddings are not finite.
     """
     embeddings = embed(model, images)
-    retrieval = retrieval_metrics(embeddings, images.labels)
+    labels = images.labels.to(embeddings.device)
+    retrieval = retrieval_metrics(embeddings, labels)
     del retrieval["lone_queries"]
     return {
         **retrieval,
-        "pi_ratio": pi_ratio(embeddings, images.labels),
+        "pi_ratio": pi_ratio(embeddings, labels),
         "spectral_decay": spectral_decay(embeddings),
     }
 
@@ -139,13 +140,14 @@ class RobustnessMeter:
 
     def _measure(self, setting: AttackSetting) -> Tensor:
         attack = build_attack(self.model, setting, torch.Generator().manual_seed(self.seed))
-        labels = self.images.labels
+        device = self.gallery.device
+        labels = self.images.labels.to(device)
 
         def attacked(positions: Tensor) -> Tensor:
-            return attack(self.images.floats(positions), labels[positions])
+            return attack(self.images.floats(positions).to(device), labels[positions.to(device)])
 
         queries = torch.empty_like(self.gallery)
-        queries[torch.cat(self._batches)] = _in_batches(self.model, self._batches, attacked)
+        queries[torch.cat(self._batches).to(device)] = _in_batches(self.model, self._batches, attacked)
         nearest = _nearest_other(queries, self.gallery)
         answerable = torch.bincount(labels)[labels] > 1
         return (labels[nearest] == labels)[answerable]
@@ -246,11 +248,12 @@ def build_attack(model: nn.Module, setting: AttackSetting, generator: torch.Gene
 def _in_batches(model: nn.Module, batches: Sequence[Tensor], load: Callable[[Tensor], Tensor]) -> Tensor:
     """Embeds the images that ``load`` gives for each batch of positions, by branch 0 in evaluation mode."""
     training = [(module, module.training) for module in model.modules()]
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     model.eval()
     try:
         embeddings = []
         for positions in batches:
-            images = load(positions)
+            images = load(positions).to(device)
             with torch.no_grad():
                 embeddings.append(model(images))
         return torch.cat(embeddings)
@@ -276,5 +279,5 @@ def spread_batches(labels: Tensor, seed: int) -> list[Tensor]:
 def _nearest_other(queries: Tensor, gallery: Tensor) -> Tensor:
     """Index ``[N]`` of the nearest gallery image of each query that is not the query's own, of the same index."""
     nearest = ops.knn_topk(queries, gallery, 2, metric="sqeuclidean")[1]
-    own = torch.arange(len(queries))
+    own = torch.arange(len(queries), device=queries.device)
     return torch.where(nearest[:, 0] == own, nearest[:, 1], nearest[:, 0])

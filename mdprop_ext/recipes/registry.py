@@ -13,6 +13,7 @@ from mdprop_ext.recipes.mdprop_noise import MDPropNoise
 from mdprop_ext.recipes.mdprop_shared import MDPropShared
 from mdprop_ext.recipes.plain import Plain
 from mdprop_ext.recipes.settings import nearest_name
+from mdprop_ext.recipes.user_objects import is_user_object, load_object
 
 _CLASSES: tuple[type[Recipe[Any]], ...] = (Plain, MDProp, MDPropShared, AdvPropST, MDPropNoise)
 
@@ -24,7 +25,7 @@ def recipe_class(name: str) -> type[Recipe[Any]]:
     """Finds a recipe.
 
     Args:
-        name: Its name.
+        name: Its name, or ``"module:Class"`` for a recipe of the user's own.
 
     Returns:
         The recipe's class.
@@ -32,8 +33,18 @@ def recipe_class(name: str) -> type[Recipe[Any]]:
     Raises:
         ValueError: If there is no such recipe; the message names the nearest one.
     """
+    if is_user_object(name):
+        found = load_object("recipe", name)
+        if not (isinstance(found, type) and issubclass(found, Recipe)):
+            raise ValueError(f"recipe: expected {name!r} to be a subclass of Recipe, got {found!r}")
+        return found
     if name not in RECIPES:
         raise ValueError(
             f"recipe: no recipe {name!r}, did you mean {nearest_name(name, RECIPES)!r}? There are {', '.join(RECIPES)}"
         )
     return RECIPES[name]
+
+
+def name_of(recipe: type[Recipe[Any]]) -> str:
+    """Returns what :func:`recipe_class` finds a class by."""
+    return recipe.name if RECIPES.get(recipe.name) is recipe else f"{recipe.__module__}:{recipe.__qualname__}"

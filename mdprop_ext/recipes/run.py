@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from mdprop_ext._files import check_output_folder, write_json
-from mdprop_ext.data import Splits
+from torch import nn
+
+from mdprop_ext._files import check_output_folder, remove_leftovers, write_json
+from mdprop_ext._optional import require
+from mdprop_ext.data import ImageSet, Splits
+from mdprop_ext.recipes._state import StateTree
 from mdprop_ext.recipes.base import Recipe
-from mdprop_ext.recipes.checkpoint import Checkpoint, save_checkpoint
+from mdprop_ext.recipes.checkpoint import CONFIG_FILE, Checkpoint, read_description, save_checkpoint
+from mdprop_ext.recipes.device import resolve_device
 from mdprop_ext.recipes.evaluation import RobustnessMeter, clean_metrics, grid_settings, robust_grid, robust_protocol
+from mdprop_ext.recipes.processes import done_by_first, is_first_process
+from mdprop_ext.recipes.run_log import RunLog, read_history
+from mdprop_ext.recipes.state_file import STATE_FILE, read_state, read_state_description, write_state
+from mdprop_ext.recipes.tensorboard_log import TensorBoardLog
 from mdprop_ext.recipes.train_config import TrainConfig
 from mdprop_ext.recipes.trainer import Record, train
 
 METRICS_FILE = "metrics.json"
-LOG_FILE = "log.jsonl"
 _GRID_ATTACKS = ("st", "mt5")
 _GRID_EPS_255 = (8.0, 16.0)
 _GRID_STEPS = (5,)
@@ -27,7 +36,7 @@ class RunInterrupted(Exception):
     """Ctrl-C ended a run; the message says where the model is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """What a finished run has to show.
 
@@ -39,6 +48,12 @@ class RunResult:
     metrics: dict[str, Any]
     history: list[Record]
 
+    def __repr__(self) -> str:
+        recalls = {"clean": self.metrics["test"], **self.metrics["robust"]}
+        shown = ", ".join(f"{name} {100 * each['recall_at_1']:.1f} %" for name, each in recalls.items())
+        run = f"{self.metrics['recipe']}, seed={self.metrics['seed']}, {len(self.history)} steps"
+        return f"RunResult({run}, R@1: {shown})"
+
 
 def run_training(
     recipe: Recipe[Any],
@@ -47,21 +62,28 @@ def run_training(
     out: Path,
     *,
     data: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    tensorboard: bool = False,
     observe: Callable[[Record], None] | None = None,
     observe_evaluation: Callable[[int, int], None] | None = None,
 ) -> RunResult:
     """Trains a model and measures it on the test split.
 
-    Writes ``log.jsonl`` line by line, then the checkpoint (``model.safetensors`` and ``config.json``), then
-    ``metrics.json``, which an unfinished run does not have. The folder is created with the first line of the log, so
-    data or options that do not work leave nothing behind.
+    Writes ``log.jsonl`` line by line and regularly a state to resume from; then the checkpoint, ``model.safetensors``
+    and ``config.json``; then ``metrics.json``, which an unfinished run does not have. The folder is created with the
+    first line of the log, so data or options that do not work leave nothing.
 
     Args:
         recipe: How to train.
         splits: Images for training, validation and test.
         config: Model, optimiser and length.
-        out: The folder; results of an earlier run in it are replaced.
+        out: The folder; results of an earlier run in it are replaced unless it is resumed.
         data: Where the images came from, for the checkpoint.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        resume: Whether to go on with the run in ``out``, interrupted or killed at any moment; the result is, bit for
+            bit, that of a run that was not. A finished run is returned as it is; where there is none, it starts.
+        tensorboard: Whether to write event files to ``out/tensorboard`` too.
         observe: Called after every step with its record.
         observe_evaluation: Called with the numbers of finished and of all attacks on the test split.
 
@@ -69,66 +91,120 @@ def run_training(
         Metrics and history.
 
     Raises:
+        ImportError: If ``tensorboard`` is asked for and not installed.
         RunInterrupted: After Ctrl-C. The checkpoint then holds the model as it was.
-        ValueError: If ``out`` cannot be a folder, or the data does not suit model or recipe.
+        ValueError: If ``out`` cannot be a folder, the data does not suit, or the run to resume is another one.
     """
     check_output_folder(out)
-    with _RunLog(out) as log:
-
-        def record_step(record: Record) -> None:
-            log.add(record)
-            if observe is not None:
-                observe(record)
-
-        outcome = train(recipe, splits, config, observe=record_step)
-    if not log.history:
+    if tensorboard:
+        require("tensorboard", extra="log")
+    place = resolve_device(device)
+    description = Checkpoint.of(recipe, config, splits=splits, data=data or {}, device=place.type)
+    if resume:
+        _require_same(saved_description(out), description, out)
+        if is_finished(out):
+            return RunResult(json.loads((out / METRICS_FILE).read_bytes()), read_history(out))
+    state = read_state(out) if resume and (out / STATE_FILE).is_file() else None
+    if not is_first_process():
+        return _help_first_process(recipe, splits, config, device, state)
+    with _Recorder(out, state, tensorboard=tensorboard, observe=observe) as recorder:
+        save = partial(write_state, out, description)
+        outcome = train(recipe, splits, config, device=device, observe=recorder.add, save=save, state=state)
+    if not recorder.log.history:
         raise RunInterrupted("interrupted before the first step: nothing was written")
-    channels, height, width = splits.train.images.shape[1:]
-    description = Checkpoint.of(
-        recipe, config, image_shape=(channels, height, width), step=outcome.step, data=data or {}
-    )
-    save_checkpoint(out, outcome.model, description)
+    save_checkpoint(out, outcome.model, replace(description, step=outcome.step))
     if outcome.interrupted:
-        raise RunInterrupted(f"interrupted at step {outcome.step}: the model is saved in '{out}'")
-    try:
-        meter = RobustnessMeter(outcome.model, splits.test, seed=recipe.seed)
-        settings = grid_settings(_GRID_ATTACKS, _GRID_EPS_255, _GRID_STEPS)
-        grid = robust_grid(meter, settings, all_branches=False, observe=observe_evaluation)
-        metrics = {
-            "recipe": recipe.name,
-            "seed": recipe.seed,
-            "seconds": outcome.seconds,
-            "test": clean_metrics(outcome.model, splits.test),
-            "robust": robust_protocol(meter),
-            "robust_grid": grid,
-        }
-    except KeyboardInterrupt:
-        raise RunInterrupted(f"interrupted in the final evaluation: the model is saved in '{out}'") from None
+        raise RunInterrupted(f"interrupted at step {outcome.step}: the model is saved in '{out}', --resume goes on")
+    measured = _measure(outcome.model, splits.test, recipe.seed, out, observe_evaluation)
+    metrics = {"recipe": description.recipe, "seed": recipe.seed, "seconds": outcome.seconds, **measured}
     write_json(out / METRICS_FILE, metrics)
-    return RunResult(metrics, log.history)
+    (out / STATE_FILE).unlink()
+    return done_by_first(lambda: RunResult(metrics, recorder.log.history))
 
 
-class _RunLog:
-    """``log.jsonl`` and its lines."""
+def is_finished(out: Path) -> bool:
+    """Tells whether a folder holds a run that has nothing left to do."""
+    # A state beside metrics means that these were measured on the model of an interrupted run.
+    files_of_finished = (METRICS_FILE, CONFIG_FILE)
+    return all((out / name).is_file() for name in files_of_finished) and not (out / STATE_FILE).is_file()
 
-    def __init__(self, out: Path) -> None:
-        self.history: list[Record] = []
+
+def saved_description(out: Path) -> Checkpoint | None:
+    """Says what the run in a folder trains, if it can be resumed or is finished.
+
+    Raises:
+        ValueError: If its files are damaged.
+    """
+    if (out / STATE_FILE).is_file():
+        return read_state_description(out)
+    return read_description(out) if is_finished(out) else None
+
+
+def _help_first_process(
+    recipe: Recipe[Any], splits: Splits, config: TrainConfig, device: str, state: StateTree | None
+) -> RunResult:
+    """Trains with the first process, which alone writes and measures, and returns what came out there."""
+    if train(recipe, splits, config, device=device, save=lambda new: None, state=state).interrupted:
+        raise RunInterrupted("interrupted")
+    return done_by_first(_no_result)
+
+
+def _no_result() -> RunResult:
+    raise RuntimeError("only the first process has a result")
+
+
+def _require_same(saved: Checkpoint | None, asked: Checkpoint, out: Path) -> None:
+    difference = None if saved is None else saved.difference(asked)
+    if difference is not None:
+        raise ValueError(f"resume: expected the options of the run in '{out}', got {difference}")
+
+
+def _measure(
+    model: nn.Module, images: ImageSet, seed: int, out: Path, observe: Callable[[int, int], None] | None
+) -> dict[str, Any]:
+    settings = grid_settings(_GRID_ATTACKS, _GRID_EPS_255, _GRID_STEPS)
+    try:
+        meter = RobustnessMeter(model, images, seed=seed)
+        grid = robust_grid(meter, settings, all_branches=False, observe=observe)
+        return {"test": clean_metrics(model, images), "robust": robust_protocol(meter), "robust_grid": grid}
+    except KeyboardInterrupt:
+        message = f"interrupted in the final evaluation: the model is saved in '{out}', --resume measures it"
+        raise RunInterrupted(message) from None
+
+
+class _Recorder:
+    """Everything that hears of a step; the first one creates the folder and ends the results of an earlier run."""
+
+    def __init__(
+        self, out: Path, state: StateTree | None, *, tensorboard: bool, observe: Callable[[Record], None] | None
+    ) -> None:
+        remove_leftovers(out)
+        self.log = RunLog(out, steps_done=0 if state is None else state["step"])
         self._out = out
-        self._file: TextIO | None = None
+        self._observe = observe
+        self._wants_board = tensorboard
+        self._board: TensorBoardLog | None = None
 
     def add(self, record: Record) -> None:
-        """Appends a line; the first one creates the folder and ends the results of an earlier run."""
-        if self._file is None:
+        if not self.log.history:
             self._out.mkdir(parents=True, exist_ok=True)
-            (self._out / METRICS_FILE).unlink(missing_ok=True)
-            self._file = (self._out / LOG_FILE).open("w")
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        self.history.append(record)
+            for name in (
+                STATE_FILE,
+                METRICS_FILE,
+            ):  # in this order: metrics without a state are those of a finished run
+                (self._out / name).unlink(missing_ok=True)
+        if self._wants_board and self._board is None:
+            self._board = TensorBoardLog(self._out, self.log.history)
+        self.log.add(record)
+        if self._board is not None:
+            self._board.add(record)
+        if self._observe is not None:
+            self._observe(record)
 
-    def __enter__(self) -> _RunLog:
+    def __enter__(self) -> _Recorder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        self.log.__exit__()
+        if self._board is not None:
+            self._board.close()

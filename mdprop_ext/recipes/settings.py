@@ -1,10 +1,10 @@
-"""Hyper-parameters from text: ``key=value`` pairs onto frozen dataclasses."""
+"""Hyper-parameters from text: ``key=value`` pairs and configuration files onto frozen dataclasses."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -30,48 +30,68 @@ def apply_settings(configs: Sequence[Any], settings: Iterable[str]) -> tuple[Any
         >>> apply_settings([MDPropConfig()], ["eps=8/255", "mt_targets=3"])
         (MDPropConfig(eps=0.03137254901960784, attack_steps=1, mt_targets=3, loss='joint'),)
     """
-    owners = {field.name: index for index, config in enumerate(configs) for field in dataclasses.fields(config)}
-    changes: list[dict[str, Any]] = [{} for _ in configs]
+    values: dict[str, str] = {}
     for setting in settings:
         key, separator, text = (part.strip() for part in setting.partition("="))
         if not (key and separator and text):
             raise ValueError(f"set: expected key=value, got {setting!r}")
+        values[key] = text
+    return apply_values(configs, values, origin="set")
+
+
+def apply_values(configs: Sequence[Any], values: Mapping[str, Any], *, origin: str) -> tuple[Any, ...]:
+    """Replaces fields of several configurations, whose fields have different names.
+
+    Args:
+        configs: Frozen dataclasses.
+        values: New values by field; text is read as by :func:`apply_settings`.
+        origin: Where the values come from, for messages.
+
+    Returns:
+        The configurations with the new values, in the same order.
+
+    Raises:
+        ValueError: If a key is unknown (the message names the nearest one), or a value does not suit its field.
+    """
+    owners = {field.name: index for index, config in enumerate(configs) for field in dataclasses.fields(config)}
+    changes: list[dict[str, Any]] = [{} for _ in configs]
+    for key, value in values.items():
         if key not in owners:
-            raise ValueError(f"set: unknown key {key!r}, did you mean {nearest_name(key, owners)!r}?")
+            raise ValueError(f"{origin}: unknown key {key!r}, did you mean {nearest_name(key, owners)!r}?")
         owner = owners[key]
-        changes[owner][key] = parse_value(key, text, get_type_hints(type(configs[owner]))[key])
+        changes[owner][key] = read_value(key, value, get_type_hints(type(configs[owner]))[key])
     return tuple(dataclasses.replace(config, **new) for config, new in zip(configs, changes, strict=True))
 
 
-def parse_value(name: str, text: str, kind: Any) -> Any:
-    """Reads a value from text.
+def read_value(name: str, value: Any, kind: Any) -> Any:
+    """Reads the value of a field, from text or as a configuration file has it.
 
     Args:
         name: Name of the field, for messages.
-        text: What the user wrote.
+        value: Text, a number, a truth value or None.
         kind: The field's type: bool, int, float, str, a Literal of strings, or one of them or None.
 
     Returns:
         The value.
 
     Raises:
-        ValueError: If the text is not such a value.
+        ValueError: If the value is not of this type.
     """
     if get_origin(kind) in (Union, UnionType):
-        if text.lower() == "none":
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
             return None
         (kind,) = (member for member in get_args(kind) if member is not NoneType)
     if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"{name}: expected true or false, got {text!r}")
-        return text.lower() == "true"
+        return _truth(name, value)
     if kind is int:
-        return _number(name, text, "an integer", int)
+        return _number(name, value, "an integer", int, int)
     if kind is float:
-        return _number(name, text, "a number", _fraction)
-    if get_origin(kind) is Literal and text not in get_args(kind):
-        raise ValueError(f"{name}: expected one of {', '.join(get_args(kind))}, got {text!r}")
-    return text
+        return _number(name, value, "a number", _fraction, int | float)
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        raise ValueError(f"{name}: expected one of {', '.join(get_args(kind))}, got {value!r}")
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected text, got {value!r}")
+    return value
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:
@@ -79,11 +99,24 @@ def nearest_name(name: str, names: Iterable[str]) -> str:
     return difflib.get_close_matches(name, list(names), n=1, cutoff=0.0)[0]
 
 
-def _number(name: str, text: str, expected: str, read: Any) -> Any:
-    try:
-        return read(text)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{name}: expected {expected}, got {text!r}") from None
+def _truth(name: str, value: Any) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: expected true or false, got {value!r}")
+    return value
+
+
+def _number(name: str, value: Any, expected: str, read: Any, accepted: Any) -> Any:
+    error = ValueError(f"{name}: expected {expected}, got {value!r}")
+    if isinstance(value, str):
+        try:
+            return read(value)
+        except (ValueError, ZeroDivisionError):
+            raise error from None
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        raise error
+    return read(str(value))
 
 
 def _fraction(text: str) -> float:

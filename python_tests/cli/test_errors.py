@@ -134,7 +134,7 @@ def test_comparison_with_bad_arguments(
     [
         (["trian"], "No such command 'trian'"),
         ([], "Missing command"),
-        (["train", "--data", "digits", "--out", "x"], "Missing option '--recipe'"),
+        (["train", "--recipe", "plain", "--data", "digits"], "Missing option '--out'"),
         (["train", "--colour", "red"], "No such option: --colour"),
         (["recipes", "extra"], "unexpected extra argument"),
         (["train", "--seed", "one"], "'--seed'"),

@@ -68,4 +68,9 @@ def test_progress_on_a_terminal_and_ctrl_c(tmp_path: Path) -> None:
     assert b"Traceback" not in shown
     _, description = load_checkpoint(out)
     assert description.step == len((out / "log.jsonl").read_text().splitlines())
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "log.jsonl", "model.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.json",
+        "log.jsonl",
+        "model.safetensors",
+        "training_state.safetensors",
+    ]

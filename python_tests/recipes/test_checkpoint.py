@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipe_cases import small_batch
+from recipe_cases import small_batch, small_splits
 from torch import nn
 
 from mdprop_ext.recipes import RECIPES, Checkpoint, Recipe, TrainConfig, load_checkpoint, recipe_class, save_checkpoint
@@ -17,7 +17,7 @@ def saved(folder: Path, recipe: Recipe) -> nn.Module:
     folder.mkdir()
     model = recipe.prepare(CONFIG.build_model(1, 16)).train()
     recipe.step(model, small_batch())["loss"].backward()
-    description = Checkpoint.of(recipe, CONFIG, image_shape=(1, 16, 16), step=4, data={"name": "digits"})
+    description = Checkpoint.of(recipe, CONFIG, splits=small_splits(), step=4, data={"name": "digits"})
     save_checkpoint(folder, model, description)
     return model
 
@@ -27,7 +27,7 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
     recipe = recipe_class(name)(seed=3)
     model = saved(tmp_path / "run", recipe)
     loaded, description = load_checkpoint(tmp_path / "run")
-    assert description == Checkpoint.of(recipe, CONFIG, image_shape=(1, 16, 16), step=4, data={"name": "digits"})
+    assert description == Checkpoint.of(recipe, CONFIG, splits=small_splits(), step=4, data={"name": "digits"})
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[key]), key
     assert not loaded.training

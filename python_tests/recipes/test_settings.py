@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mdprop_ext.recipes import MDPropConfig, TrainConfig, apply_settings
-from mdprop_ext.recipes.settings import parse_value
+from mdprop_ext.recipes.settings import read_value
 
 
 def test_settings_reach_the_configuration_that_has_the_field() -> None:
@@ -31,7 +31,13 @@ def test_settings_reach_the_configuration_that_has_the_field() -> None:
         ("epochs=-1", "epochs: expected at least 1, got -1"),
         ("learning_rate=0", "learning_rate: expected a number above 0"),
         ("learning_rate=inf", "learning_rate: expected at least 0"),
-        ("model=vgg", "model: expected one of conv4, resnet18, resnet50, got 'vgg'"),
+        ("model=vgg", "model: expected one of conv4, resnet18, resnet50 or module:factory, got 'vgg'"),
+        ("criterion=arcfase", "criterion: expected one of multi_similarity, .*, got 'arcfase', did you mean 'arcface'"),
+        ("amp=fp16", "amp: expected one of none, bf16, got 'fp16'"),
+        ("patience=0", "patience: expected at least 1, got 0"),
+        ("accumulate=0", "accumulate: expected at least 1, got 0"),
+        ("clip_norm=0", "clip_norm: expected a number above 0, got 0"),
+        ("checkpoint_every=0", "checkpoint_every: expected at least 1, got 0"),
         ("images_per_class=1", "images_per_class: expected at least 2, got 1"),
     ],
 )
@@ -41,9 +47,9 @@ def test_wrong_settings(setting: str, error: str) -> None:
 
 
 def test_values_by_type() -> None:
-    assert parse_value("flag", "True", bool) is True
-    assert parse_value("count", "none", int | None) is None
-    assert parse_value("count", "4", int | None) == 4
-    assert parse_value("text", "a=b", str) == "a=b"
+    assert read_value("flag", "True", bool) is True
+    assert read_value("count", "none", int | None) is None
+    assert read_value("count", "4", int | None) == 4
+    assert read_value("text", "a=b", str) == "a=b"
     with pytest.raises(ValueError, match="flag: expected true or false"):
-        parse_value("flag", "1", bool)
+        read_value("flag", "1", bool)

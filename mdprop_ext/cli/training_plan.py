@@ -1,0 +1,182 @@
+"""What ``mdprop train`` and ``mdprop compare`` are asked for, gathered from options, a file and an earlier run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mdprop_ext.cli.data_source import DataSource
+from mdprop_ext.recipes import Recipe, TrainConfig, apply_settings, apply_values, recipe_class
+from mdprop_ext.recipes._arguments import check_integer
+from mdprop_ext.recipes.checkpoint import Checkpoint
+from mdprop_ext.recipes.config_file import RunOptions, read_config_file
+from mdprop_ext.recipes.run import saved_description
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Options of the command line; None where one was not given.
+
+    Args:
+        recipe: Name of the recipe.
+        data: Name of the data set.
+        train: ``PATH[::A,B]`` of the training classes.
+        test: ``PATH[::A,B]`` of the test classes.
+        image_size: Height and width in pixels.
+        channels: 1 or 3.
+        config: YAML or JSON file of options.
+        settings: ``key=value`` pairs.
+        epochs: Passes of the batch sampler.
+        seed: Of all random numbers.
+    """
+
+    recipe: str | None = None
+    data: str | None = None
+    train: str | None = None
+    test: str | None = None
+    image_size: int | None = None
+    channels: int | None = None
+    config: Path | None = None
+    settings: Sequence[str] = ()
+    epochs: int | None = None
+    seed: int | None = None
+
+    def read_file(self) -> RunOptions:
+        """Returns what the file says; nothing where there is none."""
+        return RunOptions() if self.config is None else read_config_file(self.config)
+
+    def source(self, described: Mapping[str, Any] | None = None) -> DataSource:
+        """Returns the images to work on.
+
+        Args:
+            described: Those of a file or an earlier run, which the options change; ``--data`` replaces them.
+
+        Raises:
+            ValueError: If there are none, or they are described wrongly.
+        """
+        names = ("train", "test", "image_size", "channels")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        entries = {"name": self.data, **given} if self.data is not None else {**(described or {}), **given}
+        name = entries.pop("name", None)
+        if not isinstance(name, str):
+            raise ValueError("data: expected --data NAME, or a name under 'data' in the --config file, got none")
+        (source,) = apply_values([DataSource(name)], entries, origin="data")
+        return source  # type: ignore[no-any-return]
+
+    def configure(self, configs: Sequence[Any], *layers: tuple[str, Mapping[str, Any]]) -> tuple[Any, ...]:
+        """Changes configurations by values of a file or an earlier run, then by the options."""
+        for origin, values in layers:
+            try:
+                configs = apply_values(configs, values, origin="config")
+            except ValueError as error:
+                raise ValueError(f"{origin}: {str(error).removeprefix('config: ')}") from None
+        if self.epochs is not None:
+            configs = apply_values(configs, {"epochs": self.epochs}, origin="epochs")
+        return apply_settings(configs, self.settings)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A run that is ready to start.
+
+    Args:
+        name: Of the recipe.
+        recipe: The recipe, configured and seeded.
+        config: Model, optimiser and length.
+        source: The images.
+    """
+
+    name: str
+    recipe: Recipe[Any]
+    config: TrainConfig
+    source: DataSource
+
+
+def plan_training(options: TrainingOptions, out: Path, *, resume: bool) -> TrainingPlan:
+    """Decides what to train.
+
+    Options on the command line come before those of the file, and these before those of the run to resume.
+
+    Args:
+        options: Of the command line.
+        out: Folder of the run.
+        resume: Whether to go on with the run in it.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: If an option is missing or wrong, or another recipe is asked for than that of the run.
+    """
+    saved = saved_description(out) if resume else None
+    file = options.read_file()
+    name = options.recipe or file.recipe or (saved and saved.recipe)
+    if not name:
+        earlier = f", since there is no run to resume in '{out}'" if resume else ""
+        raise ValueError(f"recipe: expected --recipe NAME, or 'recipe' in the --config file{earlier}, got none")
+    recipe_type = recipe_class(name)
+    if saved is not None and name != saved.recipe:
+        raise ValueError(f"resume: the run in '{out}' is one of {saved.recipe!r}, got recipe {name!r}")
+    layers = [(f"config '{options.config}'", file.values)]
+    if saved is not None:
+        layers.insert(0, (f"config of '{out}'", {**saved.recipe_config, **saved.train_config}))
+    recipe_config, config = options.configure([recipe_type.config_class(), TrainConfig()], *layers)
+    seeds = (options.seed, file.seed, None if saved is None else saved.seed)
+    seed = next((given for given in seeds if given is not None), 0)
+    check_seed(seed)
+    described = {**_described(saved), **(file.data or {})}
+    return TrainingPlan(name, recipe_type(recipe_config, seed=seed), config, options.source(described))
+
+
+def plan_comparison(options: TrainingOptions, names: Sequence[str], *, seeds: int) -> list[TrainingPlan]:
+    """Decides what to train for a comparison: every recipe with the seeds 0, 1, ...
+
+    Args:
+        options: Of the command line. A hyper-parameter goes to the recipes that have it.
+        names: Recipes; of equal ones the first counts.
+        seeds: Number of runs of each recipe.
+
+    Returns:
+        The plans, seed by seed.
+
+    Raises:
+        ValueError: If an option is missing or wrong.
+    """
+    check_integer("seeds", seeds, least=1)
+    file = options.read_file()
+    source = options.source(file.data)
+    recipe_types = {name: recipe_class(name) for name in names}
+    keys = {name: _keys(recipe_type.config_class()) for name, recipe_type in recipe_types.items()}
+    configured = {}
+    for name, recipe_type in recipe_types.items():
+        elsewhere = set().union(*keys.values()) - keys[name]
+        values = {key: value for key, value in file.values.items() if key not in elsewhere}
+        own = replace(options, settings=[each for each in options.settings if _key(each) not in elsewhere])
+        configured[name] = own.configure(
+            [recipe_type.config_class(), TrainConfig()], (f"config '{options.config}'", values)
+        )
+    return [
+        TrainingPlan(name, recipe_types[name](recipe_config, seed=seed), config, source)
+        for seed in range(seeds)
+        for name, (recipe_config, config) in configured.items()
+    ]
+
+
+def check_seed(seed: int) -> None:
+    """Raises unless ``seed`` is one that every generator takes."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed: expected at least 0 and less than 2^63, got {seed}")
+
+
+def _described(saved: Checkpoint | None) -> Mapping[str, Any]:
+    return {} if saved is None else saved.data
+
+
+def _keys(config: Any) -> set[str]:
+    return {each.name for each in fields(config)}
+
+
+def _key(setting: str) -> str:
+    return setting.partition("=")[0].strip()
