@@ -12,10 +12,14 @@ export OMP_WAIT_POLICY ?= passive
 
 BUILD_FILES := pyproject.toml setup.py CMakeLists.txt $(shell find cmake csrc -type f -not -path '*/tests/*')
 CPP_BUILD := build/cpp-tests
-
+THREAD_BUILD := build/cpp-tests-thread
 EMULATED_BUILD := build/emulated
+SANITIZED_BUILD := build/sanitized
+# A sanitized module in a Python that is not; what the interpreter never frees is no leak of ours.
+SANITIZED = PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
+  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
 
-.PHONY: demo test test-cpp test-python test-emulated check-cuda wheel bench gpu-check report lint format clean
+.PHONY: demo test test-cpp test-python test-emulated sanitize coverage check-cuda wheel bench gpu-check report lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mdprop compare --recipes plain,mdprop --data digits --out runs/demo
@@ -39,9 +43,7 @@ test-emulated: $(CPP_BUILD)/.built $(EMULATED_BUILD)/.built
 	rm -f $(MDPROP_EMULATION_COVERAGE)
 	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure -L emulated -j 2
 	processes=; for ops in "multi_batch_norm" "not multi_batch_norm"; do \
-	  PYTHONPATH=$(abspath $(EMULATED_BUILD)/lib) PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
-	    LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	    $(BIN)/pytest -q -o pythonpath=python_tests -k "$$ops" python_tests/test_op_contract.py \
+	  PYTHONPATH=$(abspath $(EMULATED_BUILD)/lib) $(SANITIZED) $(BIN)/pytest -q -o pythonpath=python_tests -k "$$ops" python_tests/test_op_contract.py \
 	    python_tests/ops/test_multi_batch_norm_parts.py & \
 	  processes="$$processes $$!"; \
 	done; status=0; for process in $$processes; do wait $$process || status=$$?; done; exit $$status
@@ -50,6 +52,36 @@ test-emulated: $(CPP_BUILD)/.built $(EMULATED_BUILD)/.built
 $(EMULATED_BUILD)/.built: $(VENV)/.dev $(BUILD_FILES) $(shell find mdprop_ext -name '*.py')
 	MDPROP_EMULATE=1 MDPROP_SANITIZE=1 MDPROP_CUDA=0 $(BIN)/python setup.py -q build \
 	  --build-base $(EMULATED_BUILD)/build --build-lib $(EMULATED_BUILD)/lib
+	touch $@
+
+# Named from the least to the best, of which the module takes the last that it can.
+define USABLE_ISAS
+from mdprop_ext._C import build_info
+info = build_info()
+print(*info["cpu_isas"][: info["cpu_isas"].index(info["cpu_isa"]) + 1])
+endef
+export USABLE_ISAS
+
+# The kernels of the CPU, on every instruction set that the processor has: their C++ tests under AddressSanitizer and
+# UndefinedBehaviorSanitizer and under ThreadSanitizer, then the ops' tests in Python with a sanitized module.
+sanitize: $(CPP_BUILD)/.built $(THREAD_BUILD)/.built $(SANITIZED_BUILD)/.built
+	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure -LE emulated
+	$(BIN)/ctest --test-dir $(THREAD_BUILD) --output-on-failure
+	export PYTHONPATH=$(abspath $(SANITIZED_BUILD)/lib); \
+	for isa in $$($(SANITIZED) $(BIN)/python -c "$$USABLE_ISAS"); do \
+	  MDPROP_CPU_ISA=$$isa $(SANITIZED) $(BIN)/pytest -q -o pythonpath="python_tests ." \
+	    python_tests/test_op_contract.py python_tests/ops || exit; \
+	done
+
+$(THREAD_BUILD)/.built: $(VENV)/.dev $(BUILD_FILES) $(wildcard csrc/tests/*)
+	$(BIN)/cmake -S . -B $(THREAD_BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DMDPROP_TESTS=ON -DMDPROP_SANITIZE=thread --log-level=WARNING
+	$(BIN)/cmake --build $(THREAD_BUILD)
+	touch $@
+
+$(SANITIZED_BUILD)/.built: $(VENV)/.dev $(BUILD_FILES) $(shell find mdprop_ext -name '*.py')
+	MDPROP_SANITIZE=1 MDPROP_CUDA=0 $(BIN)/python setup.py -q build \
+	  --build-base $(SANITIZED_BUILD)/build --build-lib $(SANITIZED_BUILD)/lib
 	touch $@
 
 test-python: $(VENV)/.dev
