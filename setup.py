@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -99,6 +100,11 @@ class CMakeBuild(build_ext):
                 sys.exit(f"mdprop_ext: the build failed; the error is above{hint} (command: {' '.join(command)})")
 
 
+if int(setuptools.__version__.partition(".")[0]) < 77:
+    sys.exit(
+        f"mdprop_ext: setuptools 77 or later is needed, this is {setuptools.__version__}: run "
+        "pip install 'setuptools>=77', or build without --no-build-isolation"
+    )
 # Elsewhere there is nothing to build: every op runs its plain PyTorch reference.
 EXTENSIONS = [Extension("mdprop_ext._C", sources=[])] if sys.platform == "linux" else []
 setup(ext_modules=EXTENSIONS, cmdclass={"build_ext": CMakeBuild})
