@@ -19,7 +19,7 @@ SANITIZED_BUILD := build/sanitized
 SANITIZED = PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
   LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
 
-.PHONY: demo test test-cpp test-python test-emulated sanitize coverage check-cuda wheel bench gpu-check report lint format clean
+.PHONY: demo test test-cpp test-python test-emulated sanitize coverage docs check-cuda wheel bench gpu-check report lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mdprop compare --recipes plain,mdprop --data digits --out runs/demo
@@ -118,6 +118,10 @@ gpu-check:
 report: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.report
 
+# The documents and the API reference as a site, in build/site.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -144,7 +148,7 @@ $(VENV)/.built: $(VENV)/.torch $(BUILD_FILES)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@
 
-# What the demo and the development tools need beside the package itself, which .built installs once.
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: $(VENV)/.built cmake/extra_requirements.py
+# What the demo, the development tools and the site need beside the package itself, which .built installs once.
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(VENV)/.built cmake/extra_requirements.py
 	$(BIN)/python -m pip install --quiet $$($(BIN)/python cmake/extra_requirements.py $*)
 	touch $@

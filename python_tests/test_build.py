@@ -76,7 +76,8 @@ def test_an_unknown_value_of_mdprop_cuda(tmp_path):
 def run_setup(before: str = "", after: str = "") -> subprocess.CompletedProcess[str]:
     """Runs setup.py up to its call of setup(), with code before and after; ``names`` are what it defines."""
     keep = "setuptools.setup = lambda **options: print(len(options['ext_modules']))"
-    code = f"import runpy, setuptools.command.build_ext, subprocess, sys\n{keep}\n{before}\nnames = runpy.run_path('setup.py')\n{after}"
+    imports = "import runpy, setuptools.command.build_ext, subprocess, sys"
+    code = "\n".join((imports, keep, before, "names = runpy.run_path('setup.py')", after))
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
 
 
