@@ -58,9 +58,9 @@ def check_tools() -> None:
 
 
 def default_jobs() -> int:
-    """As many compilers as there are cores, and memory for: one takes up to 2 GB."""
+    """As many compilers as there are cores, and memory for: one takes less than 1 GB."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(len(os.sched_getaffinity(0)), memory // (2 << 30)))
+    return max(1, min(len(os.sched_getaffinity(0)), memory >> 30))
 
 
 def prepare_folder(folder: Path) -> None:
