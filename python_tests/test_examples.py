@@ -15,9 +15,22 @@ from mdprop_ext.recipes import MDPropConfig, TrainConfig, apply_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
-    "README.md", "docs/ops/multi_batch_norm.md", "docs/ops/pgd_step.md", "docs/recipes/mdprop.md",
-    "docs/guides/add_an_op.md", "docs/guides/migrate_from_timm.md", "docs/guides/migrate_from_torchattacks.md",
-)  # fmt: skip
+    "README.md",
+    "docs/guides/attacks.md",
+    "docs/guides/batch_norm.md",
+    "docs/guides/distributed.md",
+    "docs/guides/losses.md",
+    "docs/guides/metrics.md",
+    "docs/guides/migrate_from_pytorch_metric_learning.md",
+    "docs/guides/write_an_objective.md",
+    "docs/guides/reports.md",
+    "docs/ops/multi_batch_norm.md",
+    "docs/ops/pgd_step.md",
+    "docs/recipes/mdprop.md",
+    "docs/guides/add_an_op.md",
+    "docs/guides/migrate_from_timm.md",
+    "docs/guides/migrate_from_torchattacks.md",
+)
 
 
 def output_of(example: str, folder: Path) -> str:
@@ -67,6 +80,8 @@ def test_examples_stay_short(example):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_code_of_documents_runs(document):
+    if "pytorch_metric_learning" in document:
+        pytest.importorskip("pytorch_metric_learning")
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), re.DOTALL | re.MULTILINE)
     assert blocks
     names: dict[str, object] = {}

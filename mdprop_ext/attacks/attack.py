@@ -5,44 +5,33 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import MISSING, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mdprop_ext.attacks.engine import Problem, search
+from mdprop_ext.attacks.aim import Aim
+from mdprop_ext.attacks.description import described, short
+from mdprop_ext.attacks.engine import AttackState, Observer, Problem, search
 from mdprop_ext.attacks.model_state import (
     attack_mode,
+    child_seed,
     derived_generator,
     drawn_seed,
     forked_random_state,
     usable_by_autograd,
+    without_replication,
 )
-from mdprop_ext.attacks.objectives import Objective, SuccessRule, TargetRule
+from mdprop_ext.attacks.objectives import Objective, TargetRule
 from mdprop_ext.attacks.options import AttackOptions
 from mdprop_ext.attacks.parametrisations import Parametrisation
-from mdprop_ext.attacks.projections import Norm, compute_dtype, per_sample
+from mdprop_ext.attacks.projections import Norm, per_sample
+from mdprop_ext.attacks.result import AttackResult
+from mdprop_ext.attacks.rows import broadcasts, map_tensors
 from mdprop_ext.nn import use_branch
 
-
-@dataclass(frozen=True)
-class AttackResult:
-    """What an attack found, sample by sample.
-
-    Args:
-        x_adv: The attacked images ``[N, *]``, in dtype, device and memory format of the input.
-        success: Whether the attack succeeded, as the objective defines it: bool ``[N]``.
-        objective: The objective at ``x_adv``, measured on the returned images: ``[N]``.
-        distance: Length of ``x_adv - x`` in the attack's norm, in pixel units: ``[N]``.
-        steps_used: Gradient steps from the starting point to ``x_adv``: int64 ``[N]``.
-    """
-
-    x_adv: Tensor
-    success: Tensor
-    objective: Tensor
-    distance: Tensor
-    steps_used: Tensor
+_WORTH_A_WARNING = 0.1  # share of samples without gradient
 
 
 class Attack:
@@ -52,6 +41,9 @@ class Attack:
     global random state are as before, also when the model raises (``bn_mode="train"`` updates running statistics, as
     asked). It runs under ``torch.no_grad()``, ``torch.inference_mode()`` and autocast; the perturbation keeps the dtype
     of the images, so that autocast leaves it in fp32.
+
+    The first batch is looked at for what mostly goes wrong: a warning tells of images outside the bounds and of samples
+    without any gradient.
 
     Args:
         model: The attacked model.
@@ -80,6 +72,8 @@ class Attack:
         parametrisation: Parametrisation,
         options: AttackOptions,
         generator: torch.Generator | None = None,
+        output_fn: Callable[[Any], Any] | None = None,
+        callback: Observer | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
@@ -87,6 +81,9 @@ class Attack:
             raise TypeError(f"objective: expected a callable (output, targets) -> [N], got {type(objective).__name__}")
         if target is not None and not isinstance(target, int | Tensor) and not callable(target):
             raise TypeError(f"target: expected a class, a tensor, a callable or None, got {type(target).__name__}")
+        for name, function in (("output_fn", output_fn), ("callback", callback)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name}: expected a callable or None, got {type(function).__name__}")
         self.model = model
         self.objective = objective
         self.target = target
@@ -94,14 +91,17 @@ class Attack:
         self.parametrisation = parametrisation
         self.options = options
         self.generator = derived_generator() if generator is None else generator
-        self._range_checked = False
+        self.output_fn = output_fn
+        self.callback = callback
+        self._first_batch = True
 
-    def __call__(self, x: Tensor, y: Any = None) -> Tensor:
+    def __call__(self, x: Tensor, y: Any = None, *, seed: int | None = None) -> Tensor:
         """Attacks a batch.
 
         Args:
             x: Images ``[N, *]``, floating point, within ``bounds``.
             y: What the objective compares the output with, mostly labels int64 ``[N]``.
+            seed: Of this call, in place of one drawn from the generator: an int64 >= 0.
 
         Returns:
             The attacked images ``[N, *]``, detached; the input bit for bit where ``eps`` or ``steps`` is 0.
@@ -113,18 +113,16 @@ class Attack:
         self._check_batch(x, y)
         if self.options.inert or len(x) == 0:
             return x.detach().clone()
-        with self._isolated(x) as generator:
-            x, y = usable_by_autograd(x), usable_by_autograd(y)
-            forward = self._forward(x)
-            targets = self._targets(x, y, forward, generator)
-            return self._kept(x, search(self._problem(x, forward, targets), self.options, generator).images)
+        with self._isolated(x, seed) as call_seed:
+            return self._found(usable_by_autograd(x), usable_by_autograd(y), call_seed)[0]
 
-    def run(self, x: Tensor, y: Any = None) -> AttackResult:
+    def run(self, x: Tensor, y: Any = None, *, seed: int | None = None) -> AttackResult:
         """Attacks a batch and reports on it, for two forward passes more than the call alone.
 
         Args:
             x: Images ``[N, *]``, floating point, within ``bounds``.
             y: What the objective compares the output with, mostly labels int64 ``[N]``.
+            seed: Of this call, in place of one drawn from the generator: an int64 >= 0.
 
         Returns:
             The attacked images with success, objective, distance and steps of each sample.
@@ -134,22 +132,43 @@ class Attack:
             ValueError: If shapes disagree, or the objective gives anything but one differentiable value a sample.
         """
         self._check_batch(x, y)
-        with self._isolated(x) as generator:
-            x, y = usable_by_autograd(x), usable_by_autograd(y)
-            forward = self._forward(x)
-            targets = self._targets(x, y, forward, generator)
-            found = search(self._problem(x, forward, targets), self.options, generator)
-            x_adv = self._kept(x, found.images)
+        with self._isolated(x, seed) as call_seed:
+            x = usable_by_autograd(x)
+            x_adv, steps, aim = self._found(x, usable_by_autograd(y), call_seed)
             with torch.no_grad():
-                clean_output, output = forward(x), forward(x_adv)
-                objective = self._values(output, targets, len(x))
-                success = self._success(clean_output, output, targets, objective)
-            return AttackResult(x_adv, success, objective, self.norm.distance(x_adv, x), found.steps)
+                output = aim.output(x_adv)
+                objective = aim.values(output)
+            return AttackResult(x_adv, aim.success(output, objective), objective, self.norm.distance(x_adv, x), steps)
+
+    def settings(self) -> dict[str, Any]:
+        """Tells by JSON values all that decides about results, weights of the model included, but the seed.
+
+        Functions count by their name: their code and what they captured are not looked at.
+        """
+        parts = (self.model, self.norm.name, self.objective, self.target, self.parametrisation, self.output_fn)
+        names = ("model", "norm", "objective", "target", "parametrisation", "output_fn")
+        options = {field.name: described(getattr(self.options, field.name)) for field in fields(self.options)}
+        return {"attack": type(self).__name__, **dict(zip(names, map(described, parts), strict=True)), **options}
+
+    def __repr__(self) -> str:
+        shown = {"model": type(self.model).__name__}
+        for field in fields(self.options):
+            value = getattr(self.options, field.name)
+            if field.default is MISSING or isinstance(value, Tensor) or value != field.default:
+                shown[field.name] = short(value)
+        shown["norm"] = self.norm.name
+        if self.target is not None:
+            shown["target"] = short(self.target)
+        shown["objective"] = short(self.objective)
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in shown.items())})"
 
     @contextmanager
-    def _isolated(self, x: Tensor) -> Iterator[torch.Generator]:
-        """Borrows the model for one call; yields the call's own generator, on the device of ``x``."""
-        seed = drawn_seed(self.generator)
+    def _isolated(self, x: Tensor, seed: int | None) -> Iterator[int]:
+        """Borrows the model for one call; yields the call's seed."""
+        if seed is None:
+            seed = drawn_seed(self.generator)
+        elif isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise ValueError(f"seed: expected an integer from 0 to 2^63 - 1, got {seed!r}")
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
@@ -157,16 +176,31 @@ class Attack:
             attack_mode(self.model, self.options.bn_mode),
             self._route(),
         ):
-            yield torch.Generator(x.device).manual_seed(seed)
+            yield seed
 
     def _route(self) -> AbstractContextManager[object]:
         return nullcontext() if self.options.branch is None else use_branch(self.model, self.options.branch)
 
-    def _forward(self, x: Tensor) -> Callable[[Tensor], Any]:
-        model_input = self.parametrisation.bind(x)
-        return lambda point: self.model(model_input(point))
+    def _found(self, x: Tensor, y: Any, seed: int) -> tuple[Tensor, Tensor, Aim]:
+        """Searches; returns the attacked images, the steps that they took, and what was aimed at."""
+        aim = Aim(x, model=self._forward, objective=self.objective, parametrisation=self.parametrisation)
+        aim = aim.at(self._targets(x, y, aim, torch.Generator(x.device).manual_seed(seed)))
+        stuck: list[float] = []
+        found = search(self._problem(x, aim), self.options, child_seed(seed, 0), self._observer(x.device, stuck))
+        self._first_batch = False
+        if stuck and stuck[0] >= _WORTH_A_WARNING:
+            warnings.warn(
+                f"the objective has no gradient at the starting points of {100 * stuck[0]:.0f} % of the samples, so "
+                "they hardly move: the model may saturate or round, or the objective be at its optimum there",
+                stacklevel=3,
+            )
+        return self._kept(x, found.images), found.steps, aim
 
-    def _targets(self, x: Tensor, y: Any, forward: Callable[[Tensor], Any], generator: torch.Generator) -> Any:
+    def _forward(self, batch: Tensor) -> Any:
+        output = without_replication(self.model)(batch)
+        return output if self.output_fn is None else self.output_fn(output)
+
+    def _targets(self, x: Tensor, y: Any, aim: Aim, generator: torch.Generator) -> Any:
         target = self.target
         if target is None:
             return y
@@ -174,35 +208,41 @@ class Attack:
             return torch.full((len(x),), target, dtype=torch.int64, device=x.device)
         if isinstance(target, Tensor):
             return usable_by_autograd(target).to(x.device)
+        clean_output = aim.clean_output()
         with torch.no_grad():
-            return target(forward(x), y, generator)
+            return target(clean_output, y, generator)
 
-    def _problem(self, x: Tensor, forward: Callable[[Tensor], Any], targets: Any) -> Problem:
+    def _problem(self, x: Tensor, aim: Aim) -> Problem:
         options = self.options
         radius, step = (v.to(x.device) if isinstance(v, Tensor) else v for v in (options.eps, options.alpha))
         lower, upper = (v.to(x) if isinstance(v, Tensor) else v for v in options.bounds)
         return Problem(
             origin=x,
-            evaluate=lambda point: self._values(forward(point), targets, len(x)),
+            aim=aim,
             norm=self.norm,
             radius=radius,
             step=step,
             lower=lower,
             upper=upper,
+            mask=None if options.mask is None else options.mask.to(x.device),
         )
 
-    def _values(self, output: Any, targets: Any, count: int) -> Tensor:
-        values = self.objective(output, targets)
-        if not isinstance(values, Tensor) or values.shape != (count,):
-            got = f"shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-            raise ValueError(f"objective: expected one value a sample, a tensor of shape [{count}], got {got}")
-        return values.to(compute_dtype(values.dtype))
+    def _observer(self, device: torch.device, stuck: list[float]) -> Observer | None:
+        """What watches the search: the callback, and in the first batch the share of samples without gradient."""
+        # Looking at values makes a GPU wait, which is why only the first batch is looked at.
+        watched = self._first_batch
+        callback = self.callback
+        if not watched and callback is None:
+            return None
 
-    def _success(self, clean_output: Any, output: Any, targets: Any, values: Tensor) -> Tensor:
-        rule: object = self.objective
-        if isinstance(rule, SuccessRule):
-            return rule.success(clean_output, output, targets)
-        return values > self._values(clean_output, targets, len(values))
+        def observe(step: int, state: AttackState) -> None:
+            if watched and not stuck and state.gradient is not None:
+                stuck.append(float((state.gradient == 0).flatten(1).all(dim=1).double().mean()))
+            if callback is not None:
+                with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                    callback(step, AttackState(**map_tensors(torch.clone, vars(state))))
+
+        return observe
 
     def _kept(self, x: Tensor, images: Tensor) -> Tensor:
         """Gives samples of radius 0 back bit for bit, also where they leave the bounds."""
@@ -221,10 +261,10 @@ class Attack:
         for name, value in rows.items():
             if isinstance(value, Tensor) and (value.dim() == 0 or len(value) != len(x)):
                 raise ValueError(f"{name}: expected one row a sample, {len(x)} in all, got shape {list(value.shape)}")
-        # Looking at the values makes a GPU wait, so only the first batch is checked: images of a wrong scale show
-        # there.
-        if not self._range_checked:
-            self._range_checked = True
+        mask = self.options.mask
+        if mask is not None and not broadcasts(mask, x):
+            raise ValueError(f"mask: expected a tensor that broadcasts to x {list(x.shape)}, got {list(mask.shape)}")
+        if self._first_batch:
             self._warn_if_outside(x)
 
     def _warn_if_outside(self, x: Tensor) -> None:

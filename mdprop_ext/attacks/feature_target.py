@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mdprop_ext.attacks.attack import Attack
+from mdprop_ext.attacks.engine import Observer
 from mdprop_ext.attacks.model_state import BatchNormMode
-from mdprop_ext.attacks.objectives import FeatureTarget, Select, selected_rows
-from mdprop_ext.attacks.options import AttackOptions
-from mdprop_ext.attacks.parametrisations import ChannelValues, Pixels
-from mdprop_ext.attacks.projections import Bound, Scalars, norm_by_name
+from mdprop_ext.attacks.objectives import DistanceName, FeatureTarget, TargetRule, rows_of_output
+from mdprop_ext.attacks.options import AttackOptions, default_step
+from mdprop_ext.attacks.parametrisations import Pixels
+from mdprop_ext.attacks.projections import Bound, NormName, Scalars, norm_by_name
+from mdprop_ext.nn.normalized import ChannelValues
 
 
 class FeatureTargetAttack(Attack):
-    r"""Pulls each image's embedding towards those of ``targets`` other images of its batch.
+    r"""Pulls each image's embedding towards those of other images of its batch, or towards given embeddings.
 
     .. math:: \min_{\lVert x - x_0 \rVert \le \epsilon} \; \frac1T \sum_{t=1}^T \lVert f(x) - f(q_t) \rVert_2
 
@@ -28,11 +31,13 @@ class FeatureTargetAttack(Attack):
     Args:
         model: The attacked model, which gives embeddings ``[N, D]``.
         targets: Number of targets T of each image, >= 1; distinct while the batch has enough images of other labels.
+            Or the targets themselves: embeddings or codes ``[N, D]`` or ``[N, T, D]``, or a rule
+            ``(clean_output, y, generator) -> embeddings``.
         eps: Radius in pixel units of ``bounds``: a number or ``[N]``.
         alpha: Length of a step in the same units; None means ``eps`` for one step and ``2.5 * eps / steps`` for more.
         steps: Number of gradient steps; 0 returns the input.
         random_start: Whether to start uniformly in the ball instead of at the image.
-        norm: ``"linf"`` or ``"l2"``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         branch: Batch norm branch to attack through, by name or index; None leaves the current route.
         bn_mode: ``"running"`` statistics, those of the ``"batch"`` without writing them, or ``"train"``, which updates
             the running ones.
@@ -43,7 +48,11 @@ class FeatureTargetAttack(Attack):
         restarts: Number of random starts towards the same targets, of which each image keeps the best.
         keep_best: Whether to keep each image's best iterate instead of the last. None means where more than one iterate
             is there to choose from: with one step the extra forward pass would cost as much as a third of the attack.
-        select: Picks the embeddings out of the model's output; None where the output is the embeddings.
+        distance: ``"euclidean"``, ``"sqeuclidean"``, ``"cosine"`` or ``"dot"``; see :class:`FeatureTarget`.
+        early_stop: Whether an image keeps the first iterate that succeeds, and is taken out of the batch then.
+        mask: Tensor that broadcasts to the images; pixels where it is 0 or False do not change.
+        output_fn: Picks the embeddings out of the model's output; None where the output is the embeddings.
+        callback: ``callback(step, state)`` for each iterate that is evaluated; see :class:`Attack`.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -62,12 +71,12 @@ class FeatureTargetAttack(Attack):
         self,
         model: nn.Module,
         *,
-        targets: int = 1,
+        targets: int | Tensor | TargetRule = 1,
         eps: Scalars = 8 / 255,
         alpha: Scalars | None = None,
         steps: int = 1,
         random_start: bool = True,
-        norm: Literal["linf", "l2"] = "linf",
+        norm: NormName = "linf",
         branch: str | int | None = None,
         bn_mode: BatchNormMode = "running",
         bounds: tuple[Bound, Bound] = (0, 1),
@@ -76,17 +85,21 @@ class FeatureTargetAttack(Attack):
         generator: torch.Generator | None = None,
         restarts: int = 1,
         keep_best: bool | None = None,
-        select: Select | None = None,
+        distance: DistanceName = "euclidean",
+        early_stop: bool = False,
+        mask: Tensor | None = None,
+        output_fn: Callable[[Any], Any] | None = None,
+        callback: Observer | None = None,
     ) -> None:
         super().__init__(
             model,
-            objective=FeatureTarget(select=select),
-            target=OtherEmbeddings(targets, select=select),
+            objective=FeatureTarget(distance=distance),
+            target=targets if isinstance(targets, Tensor) or callable(targets) else OtherEmbeddings(targets),
             norm=norm_by_name(norm),
             parametrisation=Pixels(mean, std),
             options=AttackOptions(
                 eps=eps,
-                alpha=_default_step(eps, steps) if alpha is None else alpha,
+                alpha=default_step(eps, steps) if alpha is None else alpha,
                 steps=steps,
                 random_start=random_start,
                 restarts=restarts,
@@ -94,8 +107,12 @@ class FeatureTargetAttack(Attack):
                 branch=branch,
                 bn_mode=bn_mode,
                 bounds=bounds,
+                mask=mask,
+                early_stop=early_stop,
             ),
             generator=generator,
+            output_fn=output_fn,
+            callback=callback,
         )
 
 
@@ -104,24 +121,25 @@ class OtherEmbeddings:
 
     Args:
         count: Number of targets of each image, >= 1.
-        select: Picks the embeddings ``[N, D]`` out of the model's output; None where the output is the embeddings.
 
     Raises:
         TypeError: If ``count`` is not an integer.
         ValueError: If ``count`` is less than 1.
     """
 
-    def __init__(self, count: int, *, select: Select | None = None) -> None:
+    def __init__(self, count: int) -> None:
         if isinstance(count, bool) or not isinstance(count, int):
             raise TypeError(f"targets: expected an integer, got {type(count).__name__}")
         if count < 1:
             raise ValueError(f"targets: expected at least 1, got {count}")
         self.count = count
-        self._select = select
+
+    def __repr__(self) -> str:
+        return f"OtherEmbeddings({self.count})"
 
     def __call__(self, output: Any, y: Any, generator: torch.Generator) -> Tensor:
         """Embeddings ``[N, T, D]`` of images drawn from the batch; see :meth:`indices`."""
-        embeddings = selected_rows(output, self._select, "embeddings")
+        embeddings = rows_of_output(output, "embeddings")
         if y is None:
             y = torch.arange(len(embeddings), device=embeddings.device)
         return embeddings[self.indices(y, generator)]
@@ -153,8 +171,3 @@ class OtherEmbeddings:
         order = keys.argsort(dim=1)
         turns = torch.arange(self.count, device=y.device) % allowed.sum(dim=1, keepdim=True)
         return order.gather(1, turns)
-
-
-def _default_step(eps: Scalars, steps: int) -> Scalars:
-    """Lets one step cross the radius, and several go 2.5 times as far together, so that they can turn."""
-    return eps if steps <= 1 else eps * (2.5 / steps)

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from mdprop_ext.attacks.rows import map_tensors
+from mdprop_ext.nn.convert_sync import without_sync
 
 BatchNormMode = Literal["running", "batch", "train"]
 
@@ -19,7 +22,9 @@ def attack_mode(model: nn.Module, bn_mode: BatchNormMode) -> Iterator[None]:
     """Puts ``model`` into the state in which attacks run, and restores every flag, also after an exception.
 
     All modules are in evaluation mode (dropout off) but batch norms as ``bn_mode`` says, and no parameter requires a
-    gradient, so that the backward pass computes none but the input's. Flags are set one by one, never by
+    gradient, so that the backward pass computes none but the input's. Layers that synchronise their statistics over
+    processes use those of this process alone: an attack takes as many passes as its samples need, and a process that
+    takes more would wait for the others for ever. Flags are set one by one, never by
     ``model.eval()``: modules that the user had frozen stay frozen, and a ``train()`` method with side effects is not
     run.
 
@@ -45,7 +50,8 @@ def attack_mode(model: nn.Module, bn_mode: BatchNormMode) -> Iterator[None]:
                 batch_norm.track_running_stats = tracks and bn_mode == "train"
         for parameter in trainable:
             parameter.requires_grad_(False)
-        yield
+        with without_sync(model):
+            yield
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
@@ -53,6 +59,18 @@ def attack_mode(model: nn.Module, bn_mode: BatchNormMode) -> Iterator[None]:
             batch_norm.track_running_stats = tracks
         for module, mode in training:
             module.training = mode
+
+
+def without_replication(model: nn.Module) -> nn.Module:
+    """The network inside a ``DistributedDataParallel``; any other module is returned as it is.
+
+    The wrapper would broadcast buffers at every forward pass, for which processes with fewer passes are waited for, and
+    prepare for gradients of parameters that an attack never computes.
+    """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        network: nn.Module = model.module
+        return network
+    return model
 
 
 @contextmanager
@@ -87,6 +105,12 @@ def drawn_seed(generator: torch.Generator) -> int:
     return int(draw)
 
 
+def child_seed(seed: int, index: int) -> int:
+    """Derives seed number ``index`` from a seed, a non-negative int64, independent of its other children."""
+    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
 def _check_usable_by_autograd(model: nn.Module) -> None:
     for kind, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
         for name, tensor in tensors:
@@ -103,10 +127,4 @@ def usable_by_autograd(value: Any) -> Any:
     To be called outside of inference mode. Other tensors are detached and share their memory; other values stay as they
     are.
     """
-    if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() else value.detach()
-    if isinstance(value, dict):
-        return {key: usable_by_autograd(entry) for key, entry in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(usable_by_autograd(entry) for entry in value)
-    return value
+    return map_tensors(lambda tensor: tensor.clone() if tensor.is_inference() else tensor.detach(), value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,8 @@ Objective = Callable[[Any, Any], Tensor]
 #: ``rule(clean_output, y, generator) -> targets``: derives targets from the model's output on the clean batch.
 TargetRule = Callable[[Any, Any, torch.Generator], Any]
 
-#: Picks the tensor that an objective works on out of the model's output.
-Select = Callable[[Any], Tensor]
+#: Distance of embeddings, as in :func:`mdprop_ext.ops.knn_topk`: ``"dot"`` is the negative inner product.
+DistanceName = Literal["euclidean", "sqeuclidean", "cosine", "dot"]
 
 
 @runtime_checkable
@@ -39,82 +39,109 @@ class CrossEntropy:
 
     Args:
         targeted: Whether the classes are ones to reach instead of ones to leave.
-        select: Picks the logits ``[N, K]`` out of the model's output; None where the output is the logits.
 
     Example:
         >>> CrossEntropy()(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
         tensor([0.6931])
     """
 
-    def __init__(self, *, targeted: bool = False, select: Select | None = None) -> None:
+    def __init__(self, *, targeted: bool = False) -> None:
         self.targeted = targeted
-        self._select = select
+
+    def __repr__(self) -> str:
+        return f"CrossEntropy(targeted={self.targeted})"
 
     def __call__(self, output: Any, targets: Any) -> Tensor:
         """Values ``[N]`` of logits ``[N, K]`` and classes int64 ``[N]``."""
-        logits = selected_rows(output, self._select, "logits")
-        loss = F.cross_entropy(logits, _classes(targets), reduction="none")
+        loss = F.cross_entropy(rows_of_output(output, "logits"), _classes(targets), reduction="none")
         return -loss if self.targeted else loss
 
     def success(self, clean_output: Any, output: Any, targets: Any) -> Tensor:
         """Whether the prediction left the label, or reached the target."""
-        reached = selected_rows(output, self._select, "logits").argmax(dim=1) == _classes(targets)
+        reached = rows_of_output(output, "logits").argmax(dim=1) == _classes(targets)
         return reached if self.targeted else ~reached
 
 
 class FeatureTarget:
-    r"""Pull of an embedding towards T target embeddings: :math:`-\frac1T \sum_t \lVert f(x) - q_t \rVert_2`.
+    r"""Pull of an embedding towards T target embeddings: :math:`-\frac1T \sum_t d(f(x), q_t)`.
 
-    Plain distances, not squared ones: for T > 1 the optimum is the targets' geometric median.
+    Plain Euclidean distances, the default, have their optimum for T > 1 at the targets' geometric median, squared ones
+    at their mean. For binary codes in [-1, 1] take ``"dot"``, Hamming distance up to a constant factor and term.
 
     Success: the embedding is nearer to its targets, by mean distance, than to the embedding of the clean image.
 
     Args:
-        select: Picks the embeddings ``[N, D]`` out of the model's output; None where the output is the embeddings.
+        distance: ``"euclidean"``, ``"sqeuclidean"``, ``"cosine"`` or ``"dot"``.
+
+    Raises:
+        ValueError: If the distance is unknown.
 
     Reference:
         Sabour, Cao, Faghri, Fleet: Adversarial Manipulation of Deep Representations, ICLR 2016, arXiv:1511.05122.
     """
 
-    def __init__(self, *, select: Select | None = None) -> None:
-        self._select = select
+    def __init__(self, *, distance: DistanceName = "euclidean") -> None:
+        self.distance = _known_distance(distance)
+
+    def __repr__(self) -> str:
+        return f"FeatureTarget(distance={self.distance!r})"
 
     def __call__(self, output: Any, targets: Any) -> Tensor:
-        """Values ``[N]`` of embeddings ``[N, D]`` and targets ``[N, T, D]``."""
-        embeddings = selected_rows(output, self._select, "embeddings")
-        targets = _target_embeddings(targets, embeddings)
-        distances: Tensor = torch.linalg.vector_norm(embeddings.unsqueeze(1) - targets, dim=2)
-        return -distances.mean(dim=1)
+        """Values ``[N]`` of embeddings ``[N, D]`` and targets ``[N, D]`` or ``[N, T, D]``."""
+        return -_mean_distance(rows_of_output(output, "embeddings"), targets, self.distance)
 
     def success(self, clean_output: Any, output: Any, targets: Any) -> Tensor:
         """Whether the embedding is nearer to its targets than to where it started."""
-        start, end = (selected_rows(each, self._select, "embeddings") for each in (clean_output, output))
-        drift: Tensor = torch.linalg.vector_norm(end - start, dim=1)
-        return -self(output, targets) < drift
+        start, end = (rows_of_output(each, "embeddings") for each in (clean_output, output))
+        return -self(output, targets) < _mean_distance(end, start, self.distance)
 
 
-def selected_rows(output: Any, select: Select | None, meaning: str) -> Tensor:
-    """Picks a tensor of one row a sample out of a model output, in fp32 at least.
+class FeatureDistance:
+    r"""Push of an embedding away from T anchor embeddings: :math:`\frac1T \sum_t d(f(x), a_t)`.
+
+    Success: the distance is greater than that of the clean image. Squared distances, the default, push a point that has
+    gone far as hard as one that has not.
+
+    Args:
+        distance: ``"euclidean"``, ``"sqeuclidean"``, ``"cosine"`` or ``"dot"``.
+
+    Raises:
+        ValueError: If the distance is unknown.
+    """
+
+    def __init__(self, *, distance: DistanceName = "sqeuclidean") -> None:
+        self.distance = _known_distance(distance)
+
+    def __repr__(self) -> str:
+        return f"FeatureDistance(distance={self.distance!r})"
+
+    def __call__(self, output: Any, targets: Any) -> Tensor:
+        """Values ``[N]`` of embeddings ``[N, D]`` and anchors ``[N, D]`` or ``[N, T, D]``."""
+        return _mean_distance(rows_of_output(output, "embeddings"), targets, self.distance)
+
+
+def rows_of_output(output: Any, meaning: str) -> Tensor:
+    """Checks that a model output is one row a sample, and gives it in fp32 at least.
 
     Args:
         output: The model's output.
-        select: Picks the tensor; None where the output is the tensor.
         meaning: What the rows are, for the error messages.
 
     Returns:
         The rows ``[N, K]``; half types are cast to fp32, in which distances and logarithms do not saturate.
 
     Raises:
-        TypeError: If no tensor comes out.
-        ValueError: If the tensor does not have one row a sample.
+        TypeError: If it is no tensor.
+        ValueError: If it does not have one row a sample.
     """
-    rows = output if select is None else select(output)
-    if not isinstance(rows, Tensor):
-        hint = "; pass select= to pick them out of the model's output" if select is None else " from select="
-        raise TypeError(f"output: expected a tensor of {meaning}, got {type(rows).__name__}{hint}")
-    if rows.dim() != 2:
-        raise ValueError(f"output: expected {meaning} of shape [N, K], got {list(rows.shape)}")
-    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"output: expected a tensor of {meaning}, got {type(output).__name__}; give the attack output_fn= to pick "
+            "them out of the model's output"
+        )
+    if output.dim() != 2:
+        raise ValueError(f"output: expected {meaning} of shape [N, K], got {list(output.shape)}")
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
 def _classes(targets: Any) -> Tensor:
@@ -124,10 +151,34 @@ def _classes(targets: Any) -> Tensor:
     return targets
 
 
+def _known_distance(distance: DistanceName) -> DistanceName:
+    if distance not in get_args(DistanceName):
+        raise ValueError(f"distance: expected one of {', '.join(get_args(DistanceName))}, got {distance!r}")
+    return distance
+
+
+def _mean_distance(embeddings: Tensor, targets: Any, distance: DistanceName) -> Tensor:
+    """Mean distance ``[N]`` of embeddings ``[N, D]`` to their targets ``[N, D]`` or ``[N, T, D]``."""
+    targets = _target_embeddings(targets, embeddings)
+    embeddings = embeddings.unsqueeze(1)
+    distances: Tensor
+    if distance == "euclidean":
+        distances = torch.linalg.vector_norm(embeddings - targets, dim=2)
+    elif distance == "sqeuclidean":
+        distances = (embeddings - targets).square().sum(dim=2)
+    elif distance == "cosine":
+        distances = 1 - F.cosine_similarity(embeddings, targets, dim=2)
+    else:
+        distances = -(embeddings * targets).sum(dim=2)
+    return distances.mean(dim=1)
+
+
 def _target_embeddings(targets: Any, embeddings: Tensor) -> Tensor:
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets: expected embeddings [N, T, D], got {type(targets).__name__}")
     count, width = embeddings.shape
-    if targets.dim() != 3 or targets.shape[0] != count or targets.shape[2] != width:
+    if targets.dim() not in (2, 3) or targets.shape[0] != count or targets.shape[-1] != width:
         raise ValueError(f"targets: expected embeddings [{count}, T, {width}], got {list(targets.shape)}")
-    return targets.to(embeddings.dtype)
+    if targets.dim() == 3 and targets.shape[1] == 0:
+        raise ValueError(f"targets: expected one target at least, got {list(targets.shape)}")
+    return targets.reshape(count, -1, width).to(embeddings.dtype)

@@ -27,6 +27,9 @@ class AttackOptions:
         branch: Name or index of the batch norm branch to attack through; None leaves the current route.
         bn_mode: ``"running"``, ``"batch"`` or ``"train"``; see :func:`mdprop_ext.attacks.model_state.attack_mode`.
         bounds: Least and greatest pixel value: numbers, or tensors that broadcast to the images.
+        mask: Tensor that broadcasts to the images; pixels where it is 0 or False do not change.
+        momentum: Decay >= 0 of the gradients' velocity, as in MI-FGSM, which steps then follow; None means no velocity.
+        early_stop: Whether a sample keeps the first point that succeeds and takes part in no later step or restart.
 
     Raises:
         TypeError: If an option has the wrong type.
@@ -42,6 +45,9 @@ class AttackOptions:
     branch: str | int | None = None
     bn_mode: BatchNormMode = "running"
     bounds: tuple[Bound, Bound] = (0.0, 1.0)
+    mask: Tensor | None = None
+    momentum: float | None = None
+    early_stop: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", _lengths("eps", self.eps))
@@ -53,6 +59,14 @@ class AttackOptions:
         if self.bn_mode not in get_args(BatchNormMode):
             raise ValueError(f"bn_mode: expected one of {', '.join(get_args(BatchNormMode))}, got {self.bn_mode!r}")
         object.__setattr__(self, "bounds", _ordered_bounds(self.bounds))
+        object.__setattr__(self, "mask", _boolean(self.mask))
+        if self.momentum is not None:
+            _check_number("momentum", self.momentum)
+        if not isinstance(self.early_stop, bool):
+            raise TypeError(f"early_stop: expected a bool, got {type(self.early_stop).__name__}")
+        if self.early_stop and self.bn_mode != "running":
+            # Statistics of a batch from which samples are taken out would change those that stay.
+            raise ValueError(f"early_stop: expected bn_mode='running' beside it, got {self.bn_mode!r}")
 
     @property
     def inert(self) -> bool:
@@ -61,7 +75,14 @@ class AttackOptions:
         return self.steps == 0 or eps_is_zero
 
 
+def default_step(eps: Scalars, steps: int) -> Scalars:
+    """Lets one step cross the radius, and several go 2.5 times as far together, so that they can turn."""
+    return eps if steps <= 1 else eps * (2.5 / steps)
+
+
 def _lengths(name: str, value: Scalars) -> Scalars:
+    if isinstance(value, Tensor) and value.dim() == 0:
+        value = value.item()
     if isinstance(value, Tensor):
         if value.dim() != 1 or not value.is_floating_point():
             raise ValueError(
@@ -75,9 +96,24 @@ def _lengths(name: str, value: Scalars) -> Scalars:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number or a tensor [N], got {type(value).__name__}")
+    return _check_number(name, value)
+
+
+def _check_number(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name}: expected a finite number >= 0, got {value}")
     return float(value)
+
+
+def _boolean(mask: Tensor | None) -> Tensor | None:
+    if mask is None:
+        return None
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask: expected a tensor that broadcasts to the images or None, got {type(mask).__name__}")
+    with torch.inference_mode(False):
+        return mask.detach() != 0
 
 
 def _check_count(name: str, value: int, *, least: int) -> None:

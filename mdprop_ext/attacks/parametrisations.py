@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-ChannelValues = float | Sequence[float] | Tensor
+from mdprop_ext.nn.normalized import ChannelValues, along_channels, channel_values, positive
+
 ModelInput = Callable[[Tensor], Tensor]  # point [N, *] -> model input [N, *]
 
 
@@ -39,10 +39,12 @@ class Pixels:
     """
 
     def __init__(self, mean: ChannelValues | None = None, std: ChannelValues | None = None) -> None:
-        self._mean = None if mean is None else _channel_values("mean", mean)
-        self._std = None if std is None else _channel_values("std", std)
-        if self._std is not None and not bool((self._std > 0).all()):
-            raise ValueError(f"std: expected positive values, got {self._std.tolist()}")
+        self._mean = None if mean is None else channel_values("mean", mean)
+        self._std = None if std is None else positive("std", channel_values("std", std))
+
+    def __repr__(self) -> str:
+        mean, std = (None if values is None else values.tolist() for values in (self._mean, self._std))
+        return f"Pixels(mean={mean}, std={std})"
 
     def bind(self, origin: Tensor) -> ModelInput:
         """Returns ``normalise(point [N, C, *]) -> model input [N, C, *]``, which keeps the dtype.
@@ -50,26 +52,11 @@ class Pixels:
         Raises:
             ValueError: If ``mean`` or ``std`` has neither one value nor one a channel of ``origin``.
         """
-        mean = None if self._mean is None else _along_channels("mean", self._mean, origin)
-        std = None if self._std is None else _along_channels("std", self._std, origin)
+        mean = None if self._mean is None else along_channels("mean", self._mean, origin)
+        std = None if self._std is None else along_channels("std", self._std, origin)
 
         def normalise(point: Tensor) -> Tensor:
             centred = point if mean is None else point - mean
             return centred if std is None else centred / std
 
         return normalise
-
-
-def _channel_values(name: str, values: ChannelValues) -> Tensor:
-    # A copy made outside inference mode: autograd can save it for the backward pass.
-    with torch.inference_mode(False):
-        tensor = torch.as_tensor(values, dtype=torch.float64).detach().cpu().flatten().clone()
-    if tensor.numel() == 0:
-        raise ValueError(f"{name}: expected a number or one number a channel, got no values")
-    return tensor
-
-
-def _along_channels(name: str, values: Tensor, origin: Tensor) -> Tensor:
-    if len(values) not in (1, origin.shape[1]):
-        raise ValueError(f"{name}: expected 1 or {origin.shape[1]} values (channels of x), got {len(values)}")
-    return values.to(origin).reshape(-1, *[1] * (origin.dim() - 2))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mdprop_ext.attacks.attack import Attack
+from mdprop_ext.attacks.engine import Observer
 from mdprop_ext.attacks.model_state import BatchNormMode
 from mdprop_ext.attacks.objectives import CrossEntropy, Objective, TargetRule
 from mdprop_ext.attacks.options import AttackOptions
-from mdprop_ext.attacks.parametrisations import ChannelValues, Pixels
-from mdprop_ext.attacks.projections import Bound, Scalars, norm_by_name
+from mdprop_ext.attacks.parametrisations import Pixels
+from mdprop_ext.attacks.projections import Bound, NormName, Scalars, norm_by_name
+from mdprop_ext.nn.normalized import ChannelValues
 
 
 class PGD(Attack):
@@ -21,9 +24,9 @@ class PGD(Attack):
     .. math:: x_{k+1} = \Pi_{\lVert x - x_0 \rVert \le \epsilon,\; x \in [l, u]}
         \bigl(x_k + \alpha \, d(\nabla_x J(f(x_k), y))\bigr)
 
-    with :math:`d` the sign (linf) or the unit vector (l2) of the gradient. Each sample keeps the iterate of its
-    highest objective, for one forward pass more; ``keep_best=False`` returns the last one. Success is what the
-    objective says; for a plain callable, that it exceeds its value on the clean image.
+    with :math:`d` the sign (linf) or the unit vector (l2) of the gradient, or the signs of its greatest values (l1).
+    Each sample keeps the iterate of its highest objective, for one forward pass more; ``keep_best=False`` returns the
+    last one. Success is what the objective says; for a plain callable, that it exceeds its value on the clean image.
 
     Args:
         model: The attacked model, in any mode; its output is whatever the objective takes.
@@ -31,12 +34,12 @@ class PGD(Attack):
         alpha: Length of a step in the same units: a number or ``[N]``.
         steps: Number of gradient steps; 0 returns the input.
         random_start: Whether to start uniformly in the ball instead of at the image.
-        norm: ``"linf"`` or ``"l2"``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         objective: ``(output, targets) -> [N]``, maximised; None means :class:`CrossEntropy`, targeted where ``target``
             is given.
         target: Targets given to the objective in place of the labels: one class, a tensor with one row a sample, or a
-            rule ``(clean_output, y, generator) -> targets``, such as ``lambda logits, y, generator: logits.argmin(1)``
-            for the least likely class.
+            rule ``(clean_output, y, generator) -> targets``, such as :func:`least_likely` or
+            :func:`random_other_class`.
         branch: Batch norm branch to attack through, by name or index; None leaves the current route.
         bn_mode: ``"running"`` statistics, those of the ``"batch"`` without writing them, or ``"train"``, which updates
             the running ones.
@@ -46,6 +49,10 @@ class PGD(Attack):
         generator: Source of random numbers; see :class:`Attack`.
         restarts: Number of random starts, of which each sample keeps the best.
         keep_best: Whether to keep each sample's best iterate instead of the last.
+        early_stop: Whether a sample keeps the first iterate that succeeds, and is taken out of the batch then.
+        mask: Tensor that broadcasts to the images; pixels where it is 0 or False do not change.
+        output_fn: Applied to the model's output before target rule and objective see it.
+        callback: ``callback(step, state)`` for each iterate that is evaluated; see :class:`Attack`.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -68,7 +75,7 @@ class PGD(Attack):
         alpha: Scalars = 2 / 255,
         steps: int = 10,
         random_start: bool = True,
-        norm: Literal["linf", "l2"] = "linf",
+        norm: NormName = "linf",
         objective: Objective | None = None,
         target: int | Tensor | TargetRule | None = None,
         branch: str | int | None = None,
@@ -79,6 +86,10 @@ class PGD(Attack):
         generator: torch.Generator | None = None,
         restarts: int = 1,
         keep_best: bool = True,
+        early_stop: bool = False,
+        mask: Tensor | None = None,
+        output_fn: Callable[[Any], Any] | None = None,
+        callback: Observer | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -96,6 +107,10 @@ class PGD(Attack):
                 branch=branch,
                 bn_mode=bn_mode,
                 bounds=bounds,
+                mask=mask,
+                early_stop=early_stop,
             ),
             generator=generator,
+            output_fn=output_fn,
+            callback=callback,
         )

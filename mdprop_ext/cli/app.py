@@ -14,14 +14,24 @@ from rich.console import Console
 from rich.table import Table
 
 from mdprop_ext._files import check_output_folder
+from mdprop_ext.cli.attack import attack_checkpoint
 from mdprop_ext.cli.compare import compare_recipes
 from mdprop_ext.cli.data_source import DataSource
 from mdprop_ext.cli.evaluate import evaluate_checkpoint
 from mdprop_ext.cli.forward import run_benchmarks, run_module_main
 from mdprop_ext.cli.interrupts import listen_to_interrupts
-from mdprop_ext.cli.plots import write_plots
+from mdprop_ext.cli.plots import write_attack_plots, write_plots
 from mdprop_ext.cli.progress import RunProgress
-from mdprop_ext.recipes import RECIPES, TrainConfig, apply_settings, grid_settings, recipe_class, run_training
+from mdprop_ext.cli.reports import finish_results, remake_report
+from mdprop_ext.recipes import (
+    RECIPES,
+    AttackSetting,
+    TrainConfig,
+    apply_settings,
+    grid_settings,
+    recipe_class,
+    run_training,
+)
 
 _DATA = typer.Option("--data", help="digits, omniglot or folder.", metavar="NAME")
 _TRAIN = typer.Option("--train", help="Training images.", metavar="PATH[::A,B]")
@@ -45,7 +55,9 @@ def build_app() -> typer.Typer:
     )
     app.command("train")(train)
     app.command("eval")(evaluate)
+    app.command("attack")(attack)
     app.command("compare")(compare)
+    app.command("report")(report)
     app.command("recipes")(recipes)
     app.command("info", context_settings=_FORWARDED)(info)
     app.command("selftest", context_settings=_FORWARDED)(selftest)
@@ -65,7 +77,7 @@ def train(
     epochs: Annotated[int | None, _EPOCHS] = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers, at least 0.")] = 0,
 ) -> None:
-    """Train a model by a recipe; writes checkpoint, log, metrics and plots."""
+    """Train a model by a recipe; writes checkpoint, log, metrics, plots and a report."""
     recipe_type = recipe_class(recipe)
     recipe_config, config = apply_settings([recipe_type.config_class(), TrainConfig(epochs=epochs)], settings or ())
     _check_seed(seed)
@@ -84,6 +96,7 @@ def train(
             observe_evaluation=progress.observe_evaluation,
         )
     write_plots(out, {recipe: result.metrics}, {recipe: result.history})
+    finish_results(out, "train", {"recipe": recipe, "seed": seed, "data": source.describe()})
     _print_summary(result.metrics, out)
 
 
@@ -102,21 +115,63 @@ def evaluate(
     steps: Annotated[str, typer.Option(help="Numbers of gradient steps.")] = "1,5",
     seed: Annotated[int | None, typer.Option(help="Of the attacks; by default that of training.")] = None,
 ) -> None:
-    """Measure a trained model, clean and under attack; writes metrics and a plot."""
+    """Measure a trained model, clean and under attack; writes metrics, a plot and a report."""
     radii = _listed("eps", eps, float)
     if not all(0 <= radius <= 255 for radius in radii):
         raise ValueError(f"eps: expected radii from 0 to 255, in 1/255, got {eps!r}")
     grid = grid_settings(_listed("attacks", attacks, str), radii, _listed("steps", steps, int))
     _check_seed(seed or 0)
-    if data is None and (train_path or test_path):
-        raise ValueError("data: expected one of digits, omniglot, folder beside --train and --test, got none")
-    source = None if data is None else DataSource(data, train_path, test_path, image_size, channels)
+    source = _other_images(data, train_path, test_path, image_size, channels)
     with RunProgress("eval") as progress:
         metrics = evaluate_checkpoint(
             checkpoint, out, grid, source=source, seed=seed, observe=progress.observe_evaluation
         )
     write_plots(out, {metrics["recipe"]: metrics})
+    arguments = {"checkpoint": str(checkpoint), "attacks": attacks, "eps in 1/255": eps, "steps": steps}
+    described = {} if source is None else source.describe()
+    finish_results(out, "eval", {**arguments, "seed": metrics["seed"], "data": described})
     _print_summary(metrics, out)
+
+
+def attack(
+    checkpoint: Annotated[Path, typer.Option(help="Folder that 'mdprop train' wrote.", metavar="DIR")],
+    out: Annotated[Path, _OUT],
+    data: Annotated[
+        str | None, typer.Option(help="Attack these images, not the test images of training.", metavar="NAME")
+    ] = None,
+    train_path: Annotated[str | None, _TRAIN] = None,
+    test_path: Annotated[str | None, _TEST] = None,
+    image_size: Annotated[int | None, _IMAGE_SIZE] = None,
+    channels: Annotated[int | None, _CHANNELS] = None,
+    attacks: Annotated[str, typer.Option(help="Of st, mt2, mt5, ... and pgd.")] = "st,mt5,pgd",
+    eps: Annotated[float, typer.Option(help="Radius in 1/255.")] = 16.0,
+    steps: Annotated[int, typer.Option(help="Number of gradient steps.")] = 5,
+    branch: Annotated[str, typer.Option(help="Batch norm branch to attack through.", metavar="NAME")] = "main",
+    count: Annotated[int | None, typer.Option(help="Images to attack, spread over classes; by default all.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the attacks; by default that of training.")] = None,
+    embedding_map: Annotated[str, typer.Option("--map", help="pca, or tsne, which needs scikit-learn.")] = "pca",
+) -> None:
+    """Write attacked images, what they do to retrieval, pictures of both and a report."""
+    source = _other_images(data, train_path, test_path, image_size, channels)
+    if embedding_map not in ("pca", "tsne"):
+        raise ValueError(f"map: expected pca or tsne, got {embedding_map!r}")
+    if not 0 <= eps <= 255:
+        raise ValueError(f"eps: expected a radius from 0 to 255, in 1/255, got {eps:g}")
+    names = list(dict.fromkeys(_listed("attacks", attacks, str)))
+    settings = [AttackSetting(attack=name, eps=eps / 255, steps=steps, branch=branch) for name in names]
+    _check_seed(seed or 0)
+    with RunProgress("attack") as progress:
+        outcome = attack_checkpoint(
+            checkpoint, out, settings, source=source, count=count, seed=seed, observe=progress.observe_evaluation
+        )
+    write_attack_plots(out, outcome, method="tsne" if embedding_map == "tsne" else "pca")
+    finish_results(out, "attack", {key: outcome.summary[key] for key in ("checkpoint", "data", "seed")})
+    _print_recalls(outcome.summary["recipe"], outcome.summary["clean"], outcome.summary["attacks"], out)
+
+
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="DIR")]) -> None:
+    """Make the report of a run again from its files."""
+    sys.stdout.write(f"{remake_report(folder)}\n")
 
 
 def compare(
@@ -133,7 +188,7 @@ def compare(
     epochs: Annotated[int | None, _EPOCHS] = None,
     seeds: Annotated[int, typer.Option(help="Number of runs of each recipe, with seeds 0, 1, ...")] = 1,
 ) -> None:
-    """Train several recipes on the same images; writes all runs, a table and plots."""
+    """Train several recipes on the same images; writes all runs, a table, plots and a report."""
     check_output_folder(out)
     source = DataSource(data, train_path, test_path, image_size, channels)
     listen_to_interrupts()
@@ -178,10 +233,23 @@ def bench(context: typer.Context) -> None:
     raise typer.Exit(run_benchmarks(context.args))
 
 
+def _other_images(
+    data: str | None, train_path: str | None, test_path: str | None, image_size: int | None, channels: int | None
+) -> DataSource | None:
+    """The images that a command names in place of those of training; None where it names none."""
+    if data is None and (train_path or test_path):
+        raise ValueError("data: expected one of digits, omniglot, folder beside --train and --test, got none")
+    return None if data is None else DataSource(data, train_path, test_path, image_size, channels)
+
+
 def _print_summary(metrics: dict[str, Any], out: Path) -> None:
-    attacked = ", ".join(f"{name} {100 * each['recall_at_1']:.1f} %" for name, each in metrics["robust"].items())
-    clean = 100 * metrics["test"]["recall_at_1"]
-    sys.stdout.write(f"{metrics['recipe']}: R@1 {clean:.1f} % clean; attacked: {attacked}; results in {out}\n")
+    _print_recalls(metrics["recipe"], metrics["test"], metrics["robust"], out)
+
+
+def _print_recalls(recipe: str, clean: dict[str, Any], attacks: dict[str, dict[str, Any]], out: Path) -> None:
+    attacked = ", ".join(f"{name} {100 * each['recall_at_1']:.1f} %" for name, each in attacks.items())
+    recall = 100 * clean["recall_at_1"]
+    sys.stdout.write(f"{recipe}: R@1 {recall:.1f} % clean; attacked: {attacked}; results in {out}\n")
 
 
 def _listed(name: str, text: str, read: Callable[[str], Any]) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from mdprop_ext._files import write_bytes, write_json
 from mdprop_ext.cli.data_source import DataSource
 from mdprop_ext.cli.plots import write_plots
 from mdprop_ext.cli.progress import RunProgress
+from mdprop_ext.cli.reports import finish_results
 from mdprop_ext.recipes import Recipe, RunResult, TrainConfig, apply_settings, recipe_class, run_training
 from mdprop_ext.recipes._arguments import check_integer
-from mdprop_ext.recipes.evaluation import PROTOCOL_ATTACKS
+from mdprop_ext.report.comparison import comparison_table, mean_metrics
 
 
 def compare_recipes(
@@ -32,8 +32,8 @@ def compare_recipes(
 ) -> None:
     """Trains every recipe with every seed and prints and writes what came out.
 
-    Writes ``<recipe>-seed<s>/`` for each run, ``comparison.md``, ``comparison.json``, ``training.png`` of seed 0 and
-    ``robustness.png`` of the means.
+    Writes ``<recipe>-seed<s>/`` for each run, ``comparison.md``, ``comparison.json``, ``training.png`` of seed 0,
+    ``robustness.png`` of the means, ``provenance.json`` and ``report.html``.
 
     Args:
         names: Recipes; the others are compared with the first one.
@@ -70,44 +70,15 @@ def compare_recipes(
     write_json(out / "comparison.json", {name: [run.metrics for run in runs] for name, runs in results.items()})
     plots = write_plots(
         out,
-        {name: _mean_metrics([run.metrics for run in runs]) for name, runs in results.items()},
+        {name: mean_metrics([run.metrics for run in runs]) for name, runs in results.items()},
         {name: runs[0].history for name, runs in results.items()},
     )
+    reports = finish_results(out, "compare", {"recipes": names, "seeds": seeds, "data": source.describe()})
     _print(
         header,
         rows,
-        [*plots, out / "comparison.md", *(out / f"{name}-seed{s}" for name in results for s in range(seeds))],
+        [*reports, *plots, out / "comparison.md", *(out / f"{name}-seed{s}" for name in results for s in range(seeds))],
     )
-
-
-def comparison_table(results: dict[str, list[dict[str, Any]]]) -> tuple[list[str], list[list[str]]]:
-    """Makes a table of text, one row a recipe.
-
-    Args:
-        results: Contents of ``metrics.json`` by recipe, one a seed.
-
-    Returns:
-        Titles of the columns, and rows: mean with the sample standard deviation over seeds, and the difference (clean)
-        or ratio (attacked) of means to the first recipe.
-    """
-    attacked = [f"{attack.upper()} R@1" for attack in PROTOCOL_ATTACKS]
-    header = ["recipe", "clean R@1", "mAP@R", *attacked, "seconds"]
-    baseline = next(iter(results.values()))
-    rows = []
-    for name, runs in results.items():
-        is_baseline = runs is baseline
-        cells = [name]
-        for key in ("recall_at_1", "map_at_r"):
-            ours, base = ([100 * run["test"][key] for run in group] for group in (runs, baseline))
-            gain = f" ({statistics.mean(ours) - statistics.mean(base):+.1f})"
-            cells.append(_spread(ours) + ("" if is_baseline else gain))
-        for attack in PROTOCOL_ATTACKS:
-            ours, base = ([100 * run["robust"][attack]["recall_at_1"] for run in group] for group in (runs, baseline))
-            ratio = f" (x{statistics.mean(ours) / statistics.mean(base):.2f})" if statistics.mean(base) else ""
-            cells.append(_spread(ours) + ("" if is_baseline else ratio))
-        cells.append(f"{statistics.mean(run['seconds'] for run in runs):.0f}")
-        rows.append(cells)
-    return header, rows
 
 
 def _configure(name: str, names: Sequence[str], settings: Sequence[str], epochs: int | None) -> tuple[Any, TrainConfig]:
@@ -122,20 +93,6 @@ def _configure(name: str, names: Sequence[str], settings: Sequence[str], epochs:
 
 def _keys(config: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(config)}
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
-
-
-def _mean_metrics(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The part of the metrics that is plotted, averaged over seeds."""
-    grid = [
-        {**rows[0], "recall_at_1": statistics.mean(row["recall_at_1"] for row in rows)}
-        for rows in zip(*(run["robust_grid"] for run in runs), strict=True)
-    ]
-    return {"test": {"recall_at_1": statistics.mean(run["test"]["recall_at_1"] for run in runs)}, "robust_grid": grid}
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -32,6 +32,11 @@ class DataSource:
         if self.name not in DATA_NAMES:
             raise ValueError(f"data: expected one of {', '.join(DATA_NAMES)}, got {self.name!r}")
 
+    def __repr__(self) -> str:
+        """Returns the arguments that were given."""
+        given = [f"{name}={value!r}" for name, value in self.describe().items() if value is not None]
+        return f"DataSource({', '.join(given)})"
+
     def load(self, seed: int) -> Splits:
         """Loads all three splits; the seed draws the validation classes."""
         return load_splits(

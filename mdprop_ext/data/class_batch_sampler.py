@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from mdprop_ext.data._shards import check_epoch, check_rank, shard_of
+
 
 class ClassBatchSampler(Sampler[list[int]]):
     """Draws batches of ``classes`` classes with ``per_class`` images each, for ``DataLoader(batch_sampler=...)``.
@@ -18,17 +20,22 @@ class ClassBatchSampler(Sampler[list[int]]):
     the images of a class. An epoch has about one batch for every ``classes * per_class`` images, and as many as it
     takes to meet every class. A class with fewer than ``per_class`` images is drawn from with replacement.
 
-    The order depends on ``seed`` and the epoch alone; call :meth:`set_epoch` before each epoch for a new one.
+    The order depends on ``seed`` and the epoch alone; call :meth:`set_epoch` before each epoch for a new one. Of
+    several processes each gets a part of every batch; put together in the order of ranks, they are the batch of a
+    single process. The parts hold whole classes where ``world_size`` divides ``classes``, and differ by at most one in
+    size.
 
     Args:
         labels: Class of each image, integers ``[N]``.
         classes: Distinct classes in a batch, at least 1.
         per_class: Images of each class in a batch, at least 1.
         seed: Of the order, at least 0.
+        rank: Of this process; None means that in ``torch.distributed``, if that is initialised.
+        world_size: Number of processes, given together with ``rank``, at most ``classes * per_class``.
 
     Raises:
         TypeError: If ``labels`` are not integers.
-        ValueError: If ``labels`` is not one-dimensional, has fewer classes than asked for, or a number is too small.
+        ValueError: If ``labels`` is not one-dimensional, has fewer classes than asked for, or a number is out of range.
 
     Example:
         >>> sampler = ClassBatchSampler([0, 0, 0, 1, 1, 1, 2, 2, 2], classes=2, per_class=2, seed=0)
@@ -36,7 +43,16 @@ class ClassBatchSampler(Sampler[list[int]]):
         [4, 4]
     """
 
-    def __init__(self, labels: Tensor | Sequence[int], classes: int, per_class: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        labels: Tensor | Sequence[int],
+        classes: int,
+        per_class: int,
+        seed: int = 0,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
         values = torch.as_tensor(labels).cpu().numpy()
         if values.size and not numpy.issubdtype(values.dtype, numpy.integer):
             raise TypeError(f"labels: expected integers, got dtype {values.dtype}")
@@ -48,35 +64,50 @@ class ClassBatchSampler(Sampler[list[int]]):
         self._images = [numpy.flatnonzero(values == label) for label in numpy.unique(values)]
         if len(self._images) < classes:
             raise ValueError(f"classes: expected at most the {len(self._images)} classes of the labels, got {classes}")
+        self.rank, self.world_size = check_rank(rank, world_size)
+        if self.world_size > classes * per_class:
+            raise ValueError(
+                f"world_size: expected at most the {classes * per_class} images of a batch, got {self.world_size}"
+            )
         self.classes = classes
         self.per_class = per_class
         self.seed = seed
         self.epoch = 0
+        self.start = 0
         rounds = -(-len(self._images) // classes)
         self._batches = max(rounds, len(values) // (classes * per_class))
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next iteration.
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Chooses the order of the next iterations.
 
         Args:
             epoch: Number of the epoch, at least 0.
+            start: Batches to leave out at its beginning, at least 0, to go on in the middle of an epoch.
         """
-        if epoch < 0:
-            raise ValueError(f"epoch: expected at least 0, got {epoch}")
+        check_epoch(epoch, start)
         self.epoch = epoch
+        self.start = start
 
     def __len__(self) -> int:
-        """Returns the number of batches in an epoch."""
+        """Returns the number of batches in a whole epoch, the same for all processes."""
         return self._batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yields lists of ``classes * per_class`` positions, class by class."""
+        """Yields lists of positions, class by class: ``classes * per_class``, or the part of this process."""
         generator = numpy.random.default_rng([self.seed, self.epoch])
         class_deck = _Deck(numpy.arange(len(self._images)), generator)
         image_decks = [_Deck(images, generator) for images in self._images]
-        for _ in range(self._batches):
+        part = shard_of(self.classes * self.per_class, self.rank, self.world_size)
+        for index in range(self._batches):
+            # Batches left out are drawn all the same: the next ones depend on what is left in the decks.
             drawn = class_deck.draw(self.classes)
-            yield [image for label in drawn for image in image_decks[label].draw(self.per_class)]
+            batch = [image for label in drawn for image in image_decks[label].draw(self.per_class)]
+            if index >= self.start:
+                yield batch[part]
+
+    def __repr__(self) -> str:
+        options = f"classes={self.classes}, per_class={self.per_class}, seed={self.seed}"
+        return f"ClassBatchSampler({options}, rank={self.rank}, world_size={self.world_size})"
 
 
 class _Deck:

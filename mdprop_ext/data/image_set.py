@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_NAMES_SHOWN = 3
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -53,6 +55,14 @@ class ImageSet:
     def __len__(self) -> int:
         """Returns the number of images."""
         return len(self.images)
+
+    def __repr__(self) -> str:
+        """Returns sizes and the first class names, not the pixels."""
+        _, channels, height, width = self.images.shape
+        names = ", ".join(repr(name) for name in self.classes[:_NAMES_SHOWN])
+        more = ", ..." if len(self.classes) > _NAMES_SHOWN else ""
+        shape = f"{channels} x {height} x {width}"
+        return f"ImageSet({len(self)} images of {shape} in {len(self.classes)} classes: {names}{more})"
 
     def select_classes(self, classes: Sequence[str | int]) -> ImageSet:
         """Keeps the images of some classes, in their present order.

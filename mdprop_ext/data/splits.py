@@ -42,6 +42,11 @@ class Splits(NamedTuple):
     val: ImageSet
     test: ImageSet
 
+    def __repr__(self) -> str:
+        """Returns one line a set."""
+        lines = [f"  {name}={images!r},\n" for name, images in zip(self._fields, self, strict=True)]
+        return f"Splits(\n{''.join(lines)})"
+
 
 def load_splits(
     name: str,

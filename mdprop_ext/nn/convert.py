@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mdprop_ext.nn._names import check_branch_names
 from mdprop_ext.nn.multi_batch_norm import (
     _PARAMETERS,
     _STATISTICS,
@@ -16,8 +17,8 @@ from mdprop_ext.nn.multi_batch_norm import (
     MultiBatchNorm2d,
     MultiBatchNorm3d,
     _MultiBatchNorm,
-    check_branch_names,
 )
+from mdprop_ext.nn.residual_batch_norm import RESIDUAL_CLASSES
 from mdprop_ext.nn.routing import branch_index, multi_layers
 
 
@@ -34,7 +35,9 @@ class MultiBatchNormAct2d(MultiBatchNorm2d):
         return output
 
 
-def convert_multi_bn(model: nn.Module, branches: Sequence[str], *, fuse_activation: bool = False) -> nn.Module:
+def convert_multi_bn(
+    model: nn.Module, branches: Sequence[str], *, fuse_activation: bool = False, skip: Collection[str] = ()
+) -> nn.Module:
     """Gives every batch norm of a model several branches, in place.
 
     Every branch starts with the parameters **and** the running statistics of the converted layer. The modules stay the
@@ -49,13 +52,15 @@ def convert_multi_bn(model: nn.Module, branches: Sequence[str], *, fuse_activati
             neighbours in ``nn.Sequential``, pairs of names that a module's class declares as
             ``norm_activations = (("bn1", "act1"), ...)``, and the activation inside ``BatchNormAct2d``. An
             ``nn.Identity`` takes the place of the ReLU. Layers with hooks, and norms used in several places, keep it.
+        skip: Names of modules, as in ``model.named_modules()``, that stay as they are with all that they hold.
 
     Returns:
         The model.
 
     Raises:
         TypeError: If the model holds another kind of batch norm, such as ``nn.SyncBatchNorm``.
-        ValueError: If the model has no batch norm, or has multi-branch layers with other branches.
+        ValueError: If the model has no batch norm, or has multi-branch layers with other branches, or a name in
+            ``skip`` is none of its modules.
 
     Example:
         >>> model = convert_multi_bn(resnet18(), ("main", "st", "mt"), fuse_activation=True)
@@ -64,7 +69,7 @@ def convert_multi_bn(model: nn.Module, branches: Sequence[str], *, fuse_activati
     present = {layer.branches for layer in multi_layers(model)}
     if present - {names}:
         raise ValueError(f"the model has the branches {present.pop()} already: call strip_branches first")
-    conversions = [(norm, _multi_class(norm)) for norm in _plain_norms(model)]
+    conversions = [(norm, _multi_class(norm)) for norm in _plain_norms(model, skip)]
     if not conversions and not present:
         raise ValueError(f"{type(model).__name__} has no batch norm to convert")
     for norm, multi_class in conversions:
@@ -73,23 +78,25 @@ def convert_multi_bn(model: nn.Module, branches: Sequence[str], *, fuse_activati
         assert isinstance(norm, _MultiBatchNorm)
         if isinstance(norm, MultiBatchNormAct2d):
             norm.norm_act_class = plain_class
-        norm._add_branches(names, share_affine=False, activation=None)
+        norm._add_branches(names)
     if fuse_activation:
         _fuse_activations(model)
     return model
 
 
-def strip_branches(model: nn.Module, keep: str | int = "main") -> nn.Module:
+def strip_branches(model: nn.Module, keep: str | int = "main", *, residual: bool = False) -> nn.Module:
     """Turns every multi-branch layer into the plain batch norm of one branch, in place.
 
     The result is an ordinary network for export, folding into convolutions or other libraries. A fused ReLU returns to
     where it was; one that was asked for by ``activation="relu"`` is put behind its layer in an ``nn.Sequential``. A
-    plain batch norm takes no residual: where a forward pass hands one to its layers, add it there before stripping.
+    plain batch norm takes no residual: where the model hands one to its layers, ask for ``residual=True``.
 
     Args:
         model: Any module; one without multi-branch layers is returned as it is. It loses its other branches: copy it
             first to keep them.
         keep: Name or index of the branch that stays.
+        residual: Whether the layers stay callable as ``layer(x, residual)``: they become a ``ResidualBatchNorm2d`` (1d,
+            3d), which is an ``nn.BatchNorm2d`` that adds and activates in plain PyTorch.
 
     Returns:
         The model.
@@ -104,9 +111,11 @@ def strip_branches(model: nn.Module, keep: str | int = "main") -> nn.Module:
     if not layers:
         return model
     index = branch_index(layers[0].branches, keep)
-    model = _unfuse_activations(model)
+    _unfuse_activations(model)
+    if not residual:
+        model = _put_activations_behind(model)
     for layer in layers:
-        _strip(layer, index)
+        _strip(layer, index, residual=residual)
     return model
 
 
@@ -133,12 +142,18 @@ def branch_parameters(model: nn.Module, branch: str | int) -> Iterator[nn.Parame
         yield from holder.parameters(recurse=False)
 
 
-def _plain_norms(model: nn.Module) -> Iterator[_BatchNorm]:
-    """Every batch norm once that is neither multi-branch nor a branch of such a layer."""
-    layers = multi_layers(model)
-    branches = {id(branch) for layer in layers for branch in layer.aux_bn}
+def _plain_norms(model: nn.Module, skip: Collection[str]) -> Iterator[_BatchNorm]:
+    """Every batch norm once that is neither to skip, nor multi-branch, nor a branch of such a layer."""
+    passed = {id(branch) for layer in multi_layers(model) for branch in layer.aux_bn}
+    if isinstance(skip, str):
+        raise TypeError(f"skip: expected names of modules such as ('head',), got {skip!r}")
+    names = dict(model.named_modules(remove_duplicate=False))
+    for name in skip:
+        if name not in names:
+            raise ValueError(f"skip: expected names of modules of the model, got {name!r}")
+        passed.update(id(module) for module in names[name].modules())
     for module in model.modules():
-        if isinstance(module, _BatchNorm) and not isinstance(module, _MultiBatchNorm) and id(module) not in branches:
+        if isinstance(module, _BatchNorm) and not isinstance(module, _MultiBatchNorm) and id(module) not in passed:
             yield module
 
 
@@ -151,6 +166,11 @@ def _multi_class(norm: _BatchNorm) -> type[_MultiBatchNorm]:
     # By name, since timm is no dependency of this package.
     if isinstance(norm, nn.BatchNorm2d) and type(norm).__name__ == "BatchNormAct2d":
         return MultiBatchNormAct2d
+    if isinstance(norm, nn.SyncBatchNorm):
+        raise TypeError(
+            "cannot give branches to an nn.SyncBatchNorm: call convert_multi_bn on the network as it was, and then "
+            "convert_sync(model) instead of convert_sync_batchnorm(model)"
+        )
     raise TypeError(
         f"cannot give branches to a {type(norm).__name__}: expected nn.BatchNorm1d, 2d, 3d or timm's BatchNormAct2d"
     )
@@ -188,11 +208,14 @@ def _has_hooks(module: nn.Module) -> bool:
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
-def _unfuse_activations(model: nn.Module) -> nn.Module:
+def _unfuse_activations(model: nn.Module) -> None:
     for norm, parent, name in list(_fusion_slots(model)):
         if norm.activation is not None and type(parent.get_submodule(name)) is nn.Identity:
             norm.activation = None
             parent._modules[name] = nn.ReLU().train(norm.training)
+
+
+def _put_activations_behind(model: nn.Module) -> nn.Module:
     wrapped = {
         id(layer): nn.Sequential(layer, nn.ReLU()).train(layer.training)
         for layer in multi_layers(model)
@@ -204,15 +227,19 @@ def _unfuse_activations(model: nn.Module) -> nn.Module:
     return wrapped.get(id(model), model)
 
 
-def _strip(layer: _MultiBatchNorm, index: int) -> None:
+def _strip(layer: _MultiBatchNorm, index: int, *, residual: bool) -> None:
     """Makes a layer the plain batch norm of one of its branches, with the very tensors of that branch."""
     if index > 0:
         branch = layer.aux_bn[index - 1]
         for name in _STATISTICS if layer.share_affine else (*_PARAMETERS, *_STATISTICS):
             setattr(layer, name, getattr(branch, name))
     norm: _BatchNorm = layer
+    # What was timm's has never been given a residual.
+    accepts_residual = residual and not isinstance(layer, MultiBatchNormAct2d)
     plain_class = layer.norm_act_class if isinstance(layer, MultiBatchNormAct2d) else layer.plain_class
-    for name in ("aux_bn", "branches", "share_affine", "activation", "route", "norm_act_class"):
+    for name in ("aux_bn", "branches", "share_affine", "sync", "process_group", "route", "norm_act_class"):
         if hasattr(layer, name):
             delattr(layer, name)
-    norm.__class__ = plain_class
+    if not accepts_residual:
+        del layer.activation
+    norm.__class__ = RESIDUAL_CLASSES[plain_class] if accepts_residual else plain_class

@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mdprop_ext.ops import _check, _written  # importing the package registers torch.ops.mdprop
+from mdprop_ext.nn._names import check_branch_names, default_branch_names
+from mdprop_ext.nn.auxiliary_branches import AuxiliaryBranches
+from mdprop_ext.nn.sync import synchronized_batch_norm, synchronizing_group
+from mdprop_ext.ops import _branches, _check, _written  # importing the package registers torch.ops.mdprop
 
 _PARAMETERS = ("weight", "bias")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
-def check_branch_names(branches: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names as a tuple, after checking that they are unique and non-empty strings."""
-    if isinstance(branches, str) or not all(isinstance(name, str) for name in branches):
-        raise TypeError(f"branches must be a sequence of strings such as ('main', 'adv'), got {branches!r}")
-    names = tuple(branches)
-    if not names or not all(names) or len(set(names)) != len(names):
-        raise ValueError(f"branches must be at least one name, each unique and not empty, got {names}")
-    return names
-
-
-def _default_branch_names(num_branches: int) -> tuple[str, ...]:
-    if num_branches < 1:
-        raise ValueError(f"num_branches must be at least 1, got {num_branches}")
-    return ("main", *(f"aux{index}" for index in range(1, num_branches)))
-
-
-class AuxiliaryBranches(nn.ModuleList):
-    """Branches 1, 2, ... of a multi-branch batch norm: plain batch norms that only hold parameters and buffers."""
-
-    def add_module(self, name: str, module: nn.Module | None) -> None:
-        """Adds a branch, but never a ``SyncBatchNorm``: that is how torch's own conversion would lose all branches."""
-        if isinstance(module, nn.SyncBatchNorm):
-            raise TypeError(
-                "nn.SyncBatchNorm would silently drop the branches of a multi-branch batch norm: call "
-                "mdprop_ext.nn.strip_branches(model) before convert_sync_batchnorm, or keep the model unconverted"
-            )
-        super().add_module(name, module)
 
 
 class _MultiBatchNorm(_BatchNorm):
@@ -52,6 +28,8 @@ class _MultiBatchNorm(_BatchNorm):
     branches: tuple[str, ...]
     share_affine: bool
     activation: str | None
+    sync: bool
+    process_group: dist.ProcessGroup | None
     aux_bn: AuxiliaryBranches
     route: Tensor | None
 
@@ -69,20 +47,32 @@ class _MultiBatchNorm(_BatchNorm):
         branches: Sequence[str] | None = None,
         share_affine: bool = False,
         activation: str | None = None,
+        sync: bool = False,
+        process_group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
-        names = _default_branch_names(num_branches) if branches is None else check_branch_names(branches)
+        names = default_branch_names(num_branches) if branches is None else check_branch_names(branches)
         if num_branches not in (2, len(names)):  # 2 where nothing is said
             raise ValueError(f"num_branches must be the number of branches, {len(names)}, got {num_branches}")
-        self._add_branches(names, share_affine=share_affine, activation=activation)
+        self._add_branches(names, share_affine, activation, sync, process_group)
 
-    def _add_branches(self, names: tuple[str, ...], *, share_affine: bool, activation: str | None) -> None:
+    def _add_branches(
+        self,
+        names: tuple[str, ...],
+        share_affine: bool = False,
+        activation: str | None = None,
+        sync: bool = False,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
         """Gives a batch norm its further branches, each a copy of what the layer itself holds."""
         if activation not in (None, "relu"):
             raise ValueError(f"activation must be None or 'relu', got {activation!r}")
+        if process_group is not None and not sync:
+            raise ValueError("process_group must be None without sync=True, got a group")
         self.branches = names
         self.share_affine = share_affine
         self.activation = activation
+        self.sync, self.process_group = sync, process_group
         self.aux_bn = AuxiliaryBranches(self._copy_of_branch_0() for _ in names[1:])
         self.route = None
 
@@ -94,8 +84,7 @@ class _MultiBatchNorm(_BatchNorm):
         for name in _PARAMETERS if branch.affine else ():
             parameter = getattr(self, name)
             if parameter is not None:
-                copy = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
-                setattr(branch, name, copy)
+                setattr(branch, name, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
         for name in _STATISTICS:
             buffer = getattr(self, name)
             setattr(branch, name, None if buffer is None else buffer.clone())
@@ -128,6 +117,40 @@ class _MultiBatchNorm(_BatchNorm):
             ValueError: If input, residual or route have the wrong size, or a branch has one value per channel in
                 training.
         """
+        residual = self._check_input(input, residual)
+        ids = self._branch_ids(input)
+        branches: tuple[_BatchNorm, ...] = (self,) if ids is None else (self, *self.aux_bn)
+        # As in nn.BatchNorm2d: a layer without running statistics uses those of the batch in eval mode too.
+        use_batch = self.training or (self.running_mean is None and self.running_var is None)
+        group = synchronizing_group(self.process_group) if self.sync and self.training else None
+        dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+        # One expanded row gives the sum of the branches' gradients.
+        affine_owners: tuple[_BatchNorm, ...] = (self,) if self.share_affine else branches
+        weight = _stack(affine_owners, "weight", dtype, len(branches))
+        bias = _stack(affine_owners, "bias", dtype, len(branches))
+        if weight is None:
+            # The op reads the number of branches off its tables, of which there may be no other.
+            weight = input.new_ones((len(branches), self.num_features), dtype=dtype)
+        if group is None:
+            if use_batch:
+                self._check_values_per_channel(input, ids)
+            running = (None if use_batch else _stack(branches, name, dtype, len(branches)) for name in _STATISTICS[:2])
+            output, mean, variance, counts, _ = torch.ops.mdprop.multi_batch_norm(
+                input, weight, bias, *running, residual, ids, None, use_batch, self.eps, self.activation
+            )
+        else:
+            branches = (self, *self.aux_bn)  # where another process may have samples of any of them
+            output, mean, variance, counts = synchronized_batch_norm(
+                input, weight, bias, residual, ids, self.branches, eps=self.eps, activation=self.activation, group=group
+            )
+        tracks = self.training and self.track_running_stats and self.running_mean is not None
+        if tracks and not _branches.recomputing():
+            self._update_statistics(branches, mean, variance, counts)
+        assert isinstance(output, Tensor)
+        return output
+
+    def _check_input(self, input: Tensor, residual: Tensor | None) -> Tensor | None:
+        """Checks what does not fit the layer; returns the residual in the type of the input under autocast."""
         _check.floating("input", input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         if input.shape[1] != self.num_features:
@@ -135,39 +158,10 @@ class _MultiBatchNorm(_BatchNorm):
         if residual is not None:
             _check.floating("residual", residual)
             # A skip connection is wider than the convolutions beside it where autocast narrows those.
-            if torch.is_autocast_enabled(input.device.type):
+            if residual.dtype != input.dtype and torch.is_autocast_enabled(input.device.type):
                 residual = residual.to(input.dtype)
             _check.like("residual", residual, "input", input)
-        ids = self._branch_ids(input)
-        branches: tuple[_BatchNorm, ...] = (self,) if ids is None else (self, *self.aux_bn)
-        # As in nn.BatchNorm2d: a layer without running statistics uses those of the batch in eval mode too.
-        use_batch = self.training or (self.running_mean is None and self.running_var is None)
-        if use_batch:
-            self._check_values_per_channel(input, ids)
-        dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-        # One expanded row gives the sum of the branches' gradients.
-        affine_owners: tuple[_BatchNorm, ...] = (self,) if self.share_affine else branches
-        weight = _stack(affine_owners, "weight", dtype, len(branches))
-        if weight is None:
-            # The op reads the number of branches off its tables, of which there may be no other.
-            weight = input.new_ones((len(branches), self.num_features), dtype=dtype)
-        output, mean, variance, counts, _ = torch.ops.mdprop.multi_batch_norm(
-            input,
-            weight,
-            _stack(affine_owners, "bias", dtype, len(branches)),
-            None if use_batch else _stack(branches, "running_mean", dtype, len(branches)),
-            None if use_batch else _stack(branches, "running_var", dtype, len(branches)),
-            residual,
-            ids,
-            None,
-            use_batch,
-            self.eps,
-            self.activation,
-        )
-        if self.training and self.track_running_stats and self.running_mean is not None:
-            self._update_statistics(branches, mean, variance, counts)
-        assert isinstance(output, Tensor)
-        return output
+        return residual
 
     @torch.no_grad()
     def _update_statistics(
@@ -219,13 +213,19 @@ class _MultiBatchNorm(_BatchNorm):
     def extra_repr(self) -> str:
         """The text of the plain layer, followed by what is special here."""
         text = f"{super().extra_repr()}, branches={self.branches}"  # type: ignore[no-untyped-call]
-        if self.share_affine:
-            text += ", share_affine=True"
+        text += "".join(f", {flag}=True" for flag in ("share_affine", "sync") if getattr(self, flag))
         return text if self.activation is None else f"{text}, activation={self.activation!r}"
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle made inside a routing context must not stay routed for ever.
         return {**self.__dict__, "route": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _MultiBatchNorm:
+        memo[id(self.process_group)] = self.process_group  # stands for connections, which copies share
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        vars(copied).update(copy.deepcopy(self.__getstate__(), memo))
+        return copied
 
 
 def _stack(owners: Sequence[nn.Module], name: str, dtype: torch.dtype, rows: int) -> Tensor | None:
@@ -270,10 +270,12 @@ class MultiBatchNorm2d(_MultiBatchNorm, nn.BatchNorm2d):
         branches: Names of the branches instead, the first is branch 0; ``num_branches`` may then be left out.
         share_affine: Whether all branches use the scale and shift of branch 0.
         activation: None, or "relu" to apply it in the same pass.
+        sync: Whether statistics in training are those of all processes; see :func:`convert_sync`.
+        process_group: The processes to synchronise with; None for all.
 
     Raises:
         TypeError: If ``branches`` holds something else than strings.
-        ValueError: If names repeat, there is no branch, or the activation is unknown.
+        ValueError: If names repeat, there is no branch, the activation is unknown, or a group comes without ``sync``.
 
     Example:
         >>> layer = MultiBatchNorm2d(64, branches=("clean", "adv"))

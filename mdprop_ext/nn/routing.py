@@ -20,7 +20,8 @@ def multi_layers(model: nn.Module) -> list[_MultiBatchNorm]:
     return layers
 
 
-def _layers_to_route(model: nn.Module) -> list[_MultiBatchNorm]:
+def layers_to_route(model: nn.Module) -> list[_MultiBatchNorm]:
+    """All multi-branch layers of a model, of which there must be one at least."""
     layers = multi_layers(model)
     if not layers:
         raise ValueError(f"{type(model).__name__} has no multi-branch batch norm: call convert_multi_bn(model) first")
@@ -62,7 +63,8 @@ def use_branch(model: nn.Module, branch: str | int) -> Iterator[None]:
 
     Contexts nest, and the route of before returns on exit. Blocks under ``torch.utils.checkpoint`` are recomputed in
     the backward pass: call ``backward`` inside the context too, since a recomputation under another route raises.
-    Only with ``use_reentrant=False``: the reentrant kind keeps no route of its forward pass to compare with.
+    Only with ``use_reentrant=False``: the reentrant kind keeps no route of its forward pass to compare with. With
+    either kind running statistics are updated once, by the forward pass.
 
     Args:
         model: A module with multi-branch layers.
@@ -76,7 +78,7 @@ def use_branch(model: nn.Module, branch: str | int) -> Iterator[None]:
         >>> with use_branch(model, "adv"):
         ...     embeddings = model(images)
     """
-    layers = _layers_to_route(model)
+    layers = layers_to_route(model)
     # A value in a tensor, where a Python number would make torch.compile specialise on it. 0-d: no batch size implied.
     index = branch_index(layers[0].branches, branch)
     with torch.inference_mode(False):
@@ -103,7 +105,7 @@ def use_branches(model: nn.Module, branches: Mapping[str, int] | Tensor) -> Iter
         >>> with use_branches(model, {"main": 64, "st": 32, "mt": 32}):
         ...     embeddings = model(torch.cat([images, single_targeted, multi_targeted]))
     """
-    layers = _layers_to_route(model)
+    layers = layers_to_route(model)
     # Outside inference mode, since a forward pass inside of the context may record gradients.
     with torch.inference_mode(False):
         ids = branches.clone() if isinstance(branches, Tensor) else _ids_of_sizes(layers[0].branches, branches)

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.module_tracker import ModuleTracker
 
 from mdprop_ext.ops import _check
+
+_TRACKER = ModuleTracker()  # never entered: it is where torch says in public whether a backward pass is running
 
 
 def split(x: Tensor, branch: Tensor | Sequence[int] | None) -> tuple[Tensor | None, Tensor | None]:
@@ -98,3 +101,11 @@ def check_recomputed(branches: Tensor | None, recomputed: Tensor | None) -> None
             "a checkpointed block was recomputed under another route than in its forward pass: "
             "call backward inside the same use_branch or use_branches context"
         )
+
+
+def recomputing() -> bool:
+    """Whether a backward pass runs this forward pass again, as for a checkpointed block, whose first run has counted.
+
+    Always False in a trace: compiled graphs repeat what has no side effects only.
+    """
+    return not torch.compiler.is_compiling() and _TRACKER.is_bw

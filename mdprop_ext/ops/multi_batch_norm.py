@@ -84,7 +84,7 @@ def multi_batch_norm(
     y, mean, var, count, _ = torch.ops.mdprop.multi_batch_norm(
         x, weight, bias, running_mean, running_var, residual, ids, sizes, training, float(eps), activation
     )
-    if training and running_mean is not None and running_var is not None:
+    if training and running_mean is not None and running_var is not None and not _branches.recomputing():
         _update_statistics(running_mean, running_var, mean, var, count, momentum)
     return y  # type: ignore[no-any-return]
 

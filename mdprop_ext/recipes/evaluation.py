@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mdprop_ext import ops
-from mdprop_ext.attacks import PGD, Attack, FeatureTargetAttack
+from mdprop_ext.attacks import Attack, FeaturePush, FeatureTargetAttack
 from mdprop_ext.data import ImageSet
 from mdprop_ext.metrics import pi_ratio, retrieval_metrics, spectral_decay
 from mdprop_ext.nn import branch_names
@@ -119,7 +119,7 @@ class RobustnessMeter:
         self.seed = seed
         self.branches = branch_names(model) or ("main",)
         self.gallery = embed(model, images)
-        self._batches = _spread_batches(images.labels, seed)
+        self._batches = spread_batches(images.labels, seed)
         self._hits: dict[AttackSetting, Tensor] = {}
 
     def recall(self, setting: AttackSetting) -> float:
@@ -138,7 +138,7 @@ class RobustnessMeter:
         return self._hits[setting]
 
     def _measure(self, setting: AttackSetting) -> Tensor:
-        attack = _build_attack(self.model, setting, torch.Generator().manual_seed(self.seed))
+        attack = build_attack(self.model, setting, torch.Generator().manual_seed(self.seed))
         labels = self.images.labels
 
         def attacked(positions: Tensor) -> Tensor:
@@ -221,7 +221,8 @@ def robust_grid(
     return rows
 
 
-def _build_attack(model: nn.Module, setting: AttackSetting, generator: torch.Generator) -> Attack:
+def build_attack(model: nn.Module, setting: AttackSetting, generator: torch.Generator) -> Attack:
+    """Builds the attack of a setting; its batches must hold two classes where it has targets."""
     branch = setting.branch if branch_names(model) else None
     if setting.targets:
         return FeatureTargetAttack(
@@ -232,20 +233,14 @@ def _build_attack(model: nn.Module, setting: AttackSetting, generator: torch.Gen
             branch=branch,
             generator=generator,
         )
-    return PGD(
+    return FeaturePush(
         model,
         eps=setting.eps,
         alpha=setting.eps * min(1.0, 2.5 / max(1, setting.steps)),
         steps=setting.steps,
-        objective=_squared_drift,
-        target=lambda clean_embeddings, labels, generator: clean_embeddings,
         branch=branch,
         generator=generator,
     )
-
-
-def _squared_drift(embeddings: Tensor, clean_embeddings: Tensor) -> Tensor:
-    return (embeddings - clean_embeddings).square().sum(1)
 
 
 def _in_batches(model: nn.Module, batches: Sequence[Tensor], load: Callable[[Tensor], Tensor]) -> Tensor:
@@ -264,7 +259,7 @@ def _in_batches(model: nn.Module, batches: Sequence[Tensor], load: Callable[[Ten
             module.training = mode
 
 
-def _spread_batches(labels: Tensor, seed: int) -> list[Tensor]:
+def spread_batches(labels: Tensor, seed: int) -> list[Tensor]:
     """Deals all positions to batches of nearly equal size, the images of each class to as many as possible.
 
     The largest class is dealt first and there are no more batches than images of others, so that each batch has two

@@ -161,7 +161,7 @@ def has_rows(x: Tensor) -> bool:
 def _pack(positive: Tensor, rows: bool) -> Tensor:
     """One bit a value ``[N, C, *]``, in lines of whole bytes; the layout is that of the compiled kernels."""
     lines = positive.movedim(1, -1).flatten(0, -2) if rows else positive.flatten(0, 1).flatten(1)
-    lines = F.pad(lines.to(torch.uint8).reshape(lines.shape[0], -1), (0, -lines[0].numel() % 8))
+    lines = F.pad(lines.to(torch.uint8), (0, -lines.shape[1] % 8))
     return (lines.reshape(-1, 8) << torch.arange(8, device=lines.device)).sum(1).to(torch.uint8)
 
 

@@ -42,7 +42,7 @@ def backward(
             )
         else:
             result = _gradient_from_sums(grad[index], part, ones, mean[b], inverse[b], sums[b], training)
-        grad_x[index] = result[0]
+        grad_x[index] = result[0].to(x.dtype)
         if affine_gradients:
             grad_weight[b], grad_bias[b] = result[1], result[2]
     return grad_x, x.new_empty(0) if mask is None else grad, grad_weight, grad_bias

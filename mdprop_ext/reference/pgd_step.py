@@ -48,7 +48,10 @@ def pgd_step(
     reach = rounded_down(per_sample(radius, x, torch.float64), dtype)
     value, low, high = advance[norm](current, ascent, centre, per_sample(step, x, dtype), reach, lower, upper, rounding)
     result = torch.where(moving, store(value, low, high, centre, lower, upper, target), x.to(target))
-    return result if out is None else out.copy_(result)
+    if out is not None:
+        return out.copy_(result)
+    # torch.where takes the memory format of a full mask, not of x.
+    return result if result.stride() == x.stride() else torch.empty_like(x, dtype=target).copy_(result)
 
 
 def store(

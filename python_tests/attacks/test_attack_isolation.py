@@ -7,11 +7,23 @@ import torch
 from attacks.attack_cases import fingerprint, image_batch, small_net
 from torch import nn
 
-from mdprop_ext.attacks import PGD, Attack, FeatureTargetAttack
+from mdprop_ext.attacks import FGSM, MIFGSM, PGD, Attack, FeaturePush, FeatureTargetAttack, random_other_class
+
+NAMES = ("pgd", "fgsm", "mifgsm", "push", "target", "early")
 
 
-def attacks(model: nn.Module, **options: object) -> list[Attack]:
-    return [PGD(model, steps=2, **options), FeatureTargetAttack(model, targets=2, **options)]
+def attacks(model: nn.Module, **options: object) -> dict[str, Attack]:
+    """Every attack, with whatever runs code of its own."""
+    every = {
+        "pgd": PGD(model, steps=2, norm="l1", restarts=2, **options),
+        "fgsm": FGSM(model, target=random_other_class, **options),
+        "mifgsm": MIFGSM(model, steps=2, norm="l2", callback=lambda step, state: None, **options),
+        "push": FeaturePush(model, steps=2, mask=torch.ones(5, 5), **options),
+        "target": FeatureTargetAttack(model, targets=2, **options),
+    }
+    if options.get("bn_mode", "running") == "running":
+        every["early"] = PGD(model, eps=0.2, steps=3, restarts=2, early_stop=True, **options)
+    return every
 
 
 def prepared_net() -> nn.Module:
@@ -25,14 +37,16 @@ def prepared_net() -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("bn_mode", ["running", "batch"])
-@pytest.mark.parametrize("index", [0, 1], ids=["pgd", "feature"])
+@pytest.mark.parametrize(
+    ("name", "bn_mode"),
+    [*((name, "running") for name in NAMES), *((name, "batch") for name in NAMES if name != "early")],
+)
 @pytest.mark.parametrize("report", [False, True], ids=["call", "run"])
-def test_model_and_random_state_stay_the_same(bn_mode, index, report):
+def test_model_and_random_state_stay_the_same(bn_mode, name, report):
     model = prepared_net()
     x, y = image_batch()
     kept = x.clone()
-    attack = attacks(model, bn_mode=bn_mode)[index]
+    attack = attacks(model, bn_mode=bn_mode)[name]
     before = fingerprint(model)
     attacked = attack.run(x, y).x_adv if report else attack(x, y)
     assert fingerprint(model) == before
@@ -164,10 +178,11 @@ def test_parameters_take_no_part_in_the_backward_pass():
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_runs_in_every_gradient_mode(context):
     model = small_net().eval()
-    expected = [attack.run(*image_batch()) for attack in attacks(model, generator=torch.Generator().manual_seed(3))]
+    expected = [attack.run(*image_batch(), seed=3) for attack in attacks(model).values()]
     with context():
         x, y = image_batch()
-        found = [attack.run(x, y) for attack in attacks(model, generator=torch.Generator().manual_seed(3))]
+        found = [attack.run(x, y, seed=3) for attack in attacks(model).values()]
+    assert len(found) == len(NAMES)
     for result, wanted in zip(found, expected, strict=True):
         assert torch.equal(result.x_adv, wanted.x_adv)
         assert torch.equal(result.objective, wanted.objective)
@@ -220,6 +235,19 @@ def test_autocast_keeps_the_perturbation_and_later_gradients_exact():
     # Autocast caches its casts of weights: an attack must not leave casts without gradient there.
     for with_attack, without in zip(weight_gradients(True), weight_gradients(False), strict=True):
         assert torch.equal(with_attack, without)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_attack_runs_under_autocast(name):
+    model = small_net().eval()
+    x, y = image_batch()
+    attack = attacks(model)[name]
+    before = fingerprint(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = attack.run(x, y)
+    assert fingerprint(model) == before
+    assert result.x_adv.dtype == result.objective.dtype == torch.float32
+    assert not torch.equal(result.x_adv, x)
 
 
 def test_graph_built_before_the_attack_still_gives_gradients():

@@ -11,11 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mdprop_ext.attacks import PGD
+from mdprop_ext.attacks import FGSM, MIFGSM, PGD, FeaturePush, FeatureTargetAttack
 
 
 def first_output(output, targets):
     return output[:, 0]
+
+
+def lengths(delta: torch.Tensor, norm: str) -> torch.Tensor:
+    order = {"linf": math.inf, "l2": 2, "l1": 1}[norm]
+    return torch.linalg.vector_norm(delta.flatten(1), order, dim=1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -63,7 +68,7 @@ def test_target_rule_sees_the_clean_output():
 
 @settings(max_examples=20, deadline=None)
 @given(
-    norm=st.sampled_from(["linf", "l2"]),
+    norm=st.sampled_from(["linf", "l2", "l1"]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     eps=st.lists(st.floats(0.0, 0.5), min_size=4, max_size=4),
     steps=st.integers(1, 3),
@@ -77,8 +82,7 @@ def test_ball_and_box_hold(norm, dtype, eps, steps, bounds):
     model = small_net().to(dtype)
     attack = PGD(model, norm=norm, eps=radius, alpha=radius / 2, steps=steps, bounds=bounds, generator=generator)
     result = attack.run(x, torch.tensor([0, 1, 2, 0]))
-    delta = (result.x_adv.double() - x.double()).flatten(1)
-    length = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
+    length = lengths(result.x_adv.double() - x.double(), norm)
     assert bool((length <= radius * (1 + (1e-12 if dtype == torch.float64 else 1e-6))).all())
     assert float(result.x_adv.min()) >= bounds[0]
     assert float(result.x_adv.max()) <= torch.tensor(bounds[1], dtype=dtype)
@@ -88,14 +92,26 @@ def test_ball_and_box_hold(norm, dtype, eps, steps, bounds):
     assert result.x_adv.dtype == dtype
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_images_stay_in_the_ball(norm, dtype):
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.filterwarnings("ignore:the objective has no gradient")  # half starts in a small l1 ball are rounded away
+def test_ball_and_box_hold_after_rounding_to_the_storage_type(norm, dtype):
     x, y = image_batch(dtype=dtype)
-    found = PGD(small_net().to(dtype), norm=norm, eps=0.07, alpha=0.05, steps=2)(x, y)
-    delta = (found.double() - x.double()).flatten(1)
-    assert found.dtype == dtype
-    assert 0 < float(delta.abs().amax() if norm == "linf" else delta.norm(dim=1).amax()) <= 0.07
+    x[:, 0, 0] = 1.0
+    model = small_net().to(dtype)
+    for attack in (
+        PGD(model, norm=norm, eps=0.07, alpha=0.05, steps=2),
+        FGSM(model, norm=norm, eps=0.07),
+        FeaturePush(model, norm=norm, eps=0.07, steps=2),
+        FeatureTargetAttack(model, norm=norm, eps=0.07),
+        *([] if norm == "l1" else [MIFGSM(model, norm=norm, eps=0.07, steps=2)]),
+    ):
+        found = attack(x, y)
+        assert found.dtype == dtype
+        # Radius and differences in fp32, the type that the attack computes in.
+        length = lengths(found.float() - x.float(), norm)
+        assert 0 < float(length.max()) <= float(torch.tensor(0.07)), attack
+        assert 0 <= float(found.min()) <= float(found.max()) <= 1
 
 
 @pytest.mark.parametrize("options", [{"eps": 0}, {"steps": 0}, {"eps": torch.zeros(6)}, {"eps": 0.0, "norm": "l2"}])
@@ -156,7 +172,8 @@ def test_restarts_only_help():
     assert bool((more > one).any())
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.filterwarnings("ignore:the objective has no gradient")
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_random_start_differs_from_image_to_image_and_call_to_call(norm):
     x = torch.full((4, 3, 8, 8), 0.5)
     flat = {
@@ -170,13 +187,14 @@ def test_random_start_differs_from_image_to_image_and_call_to_call(norm):
     first, second = attack(x) - x, attack(x) - x
     assert not torch.equal(first, second)
     assert not torch.equal(first[0], first[1])
-    length = first.flatten(1).abs().amax(1) if norm == "linf" else first.flatten(1).norm(dim=1)
+    length = lengths(first, norm)
     assert bool((length > 0.08).all())
     assert bool((length <= 0.1).all())
     assert abs(float(first.mean())) < 0.01
     assert torch.equal(PGD(nn.Flatten(), random_start=False, alpha=0.0, **flat)(x), x)
 
 
+@pytest.mark.filterwarnings("ignore:the objective has no gradient")
 def test_random_start_fills_the_l2_ball_uniformly():
     x = torch.full((4000, 2), 0.5, dtype=torch.float64)
     attack = PGD(

@@ -9,7 +9,7 @@ import torch
 from attacks.attack_cases import image_batch, small_net
 from torch import nn
 
-from mdprop_ext.attacks import PGD, CrossEntropy
+from mdprop_ext.attacks import PGD
 
 
 def first_output(output, targets):
@@ -60,10 +60,12 @@ def test_objectives_take_any_output(wrap):
     model = small_net().eval()
     x, y = image_batch()
     expected = PGD(model, random_start=False).run(x, y)
-    found = PGD(Wrapped(model), objective=CrossEntropy(select=select), random_start=False).run(x, y)
+    found = PGD(Wrapped(model), output_fn=select, random_start=False).run(x, y)
     assert torch.equal(found.x_adv, expected.x_adv)
     assert torch.equal(found.success, expected.success)
-    with pytest.raises(TypeError, match=r"output: expected a tensor of logits, got (dict|tuple); pass select="):
+    with pytest.raises(
+        TypeError, match=r"output: expected a tensor of logits, got (dict|tuple); give the attack output_fn="
+    ):
         PGD(Wrapped(model))(x, y)
 
 
@@ -118,7 +120,7 @@ def test_images_outside_the_bounds_are_warned_of_once():
         ({"steps": 1.5}, TypeError, "steps: expected an integer, got float"),
         ({"restarts": 0}, ValueError, "restarts: expected at least 1"),
         ({"restarts": 2, "random_start": False}, ValueError, "restarts: more than one needs random_start=True"),
-        ({"norm": "l7"}, ValueError, "norm: expected one of linf, l2, got 'l7'"),
+        ({"norm": "l7"}, ValueError, "norm: expected one of linf, l2, l1, got 'l7'"),
         ({"bn_mode": "eval"}, ValueError, "bn_mode: expected one of running, batch, train, got 'eval'"),
         ({"bounds": (1, 0)}, ValueError, "bounds: expected lower < upper"),
         ({"bounds": 1}, TypeError, r"bounds: expected \(lower, upper\)"),

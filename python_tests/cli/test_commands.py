@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from recipe_cases import fake_metrics, write_folder
+from recipe_cases import write_folder
 
 from mdprop_ext.cli import main
-from mdprop_ext.cli.compare import comparison_table
 from mdprop_ext.cli.forward import find_benchmarks
 from mdprop_ext.recipes import RECIPES, load_checkpoint
 
+COMPARISON = ["comparison.json", "comparison.md", "provenance.json", "report.html", "robustness.png", "training.png"]
 SHORT = ["--set", "steps=3", "--set", "validate_every=2", "--set", "classes_per_batch=4"]
 
 
@@ -45,6 +45,8 @@ def test_train_writes_everything_and_is_quiet(
         "log.jsonl",
         "metrics.json",
         "model.safetensors",
+        "provenance.json",
+        "report.html",
         "robustness.png",
         "training.png",
     ]
@@ -66,6 +68,7 @@ def test_eval_gives_the_numbers_of_training_again(trained: Path, tmp_path: Path)
         for branch in ("main", "st", "mt", "worst")
     }
     assert (tmp_path / "robustness.png").stat().st_size > 1000
+    assert "Evaluation: mdprop, seed 3" in (tmp_path / "report.html").read_text()
 
 
 def test_eval_takes_other_images(trained: Path, folder: list[str], tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_compare_trains_all_and_ends_with_a_table(
     assert main(["compare", *folder, *arguments, "--out", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     runs = ["mdprop-seed0", "mdprop-seed1", "plain-seed0", "plain-seed1"]
-    assert names == sorted([*runs, "comparison.json", "comparison.md", "robustness.png", "training.png"])
+    assert names == sorted([*runs, *COMPARISON])
     assert load_checkpoint(tmp_path / "mdprop-seed1")[1].recipe_config["mt_targets"] == 2
     printed = capsys.readouterr().out
     assert "MT5 R@1" in printed
@@ -103,14 +106,6 @@ def test_compare_trains_all_and_ends_with_a_table(
     table = (tmp_path / "comparison.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in table] == ["recipe", "---", "plain", "mdprop"]
     assert "±" in table[2]
-
-
-def test_comparison_table() -> None:
-    header, rows = comparison_table({"plain": [fake_metrics(0.8)], "mdprop": [fake_metrics(0.9), fake_metrics(0.86)]})
-    assert header == ["recipe", "clean R@1", "mAP@R", "ST R@1", "MT2 R@1", "MT5 R@1", "seconds"]
-    assert rows[0] == ["plain", "80.0", "26.7", "40.0", "40.0", "40.0", "2"]
-    assert rows[1][:3] == ["mdprop", "88.0 ± 2.8 (+8.0)", "29.3 ± 0.9 (+2.7)"]
-    assert rows[1][3] == "44.0 ± 1.4 (x1.10)"
 
 
 def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +122,10 @@ def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in ("train", "eval", "compare", "recipes", "info", "selftest", "bench"))
+    assert all(
+        name in printed
+        for name in ("train", "eval", "attack", "compare", "report", "recipes", "info", "selftest", "bench")
+    )
 
 
 def test_info_goes_to_its_module(capsys: pytest.CaptureFixture[str]) -> None:

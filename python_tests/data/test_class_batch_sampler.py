@@ -72,6 +72,45 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    world_size=st.integers(1, 5),
+    classes=st.integers(1, 6),
+    per_class=st.integers(1, 5),
+    start=st.integers(0, 3),
+)
+def test_shards_make_up_the_batches_of_one_process(world_size: int, classes: int, per_class: int, start: int) -> None:
+    labels = torch.arange(6).repeat_interleave(7)
+    world_size = min(world_size, classes * per_class)
+    alone = ClassBatchSampler(labels, classes, per_class, 1)
+    ranks = [
+        ClassBatchSampler(labels, classes, per_class, 1, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    for sampler in (alone, *ranks):
+        sampler.set_epoch(2, start)
+        assert len(sampler) == len(alone)
+    parts = [list(sampler) for sampler in ranks]
+    joined = [[index for shard in shards for index in shard] for shards in zip(*parts, strict=True)]
+    assert joined == list(alone)
+    for shards in zip(*parts, strict=True):
+        sizes = [len(shard) for shard in shards]
+        assert min(sizes) >= 1
+        assert max(sizes) - min(sizes) <= 1
+        if classes % world_size == 0:
+            met = [set(labels[shard].tolist()) for shard in shards]
+            assert sum(len(each) for each in met) == len(set().union(*met)) == classes
+
+
+def test_start_goes_on_in_the_middle_of_an_epoch() -> None:
+    sampler = ClassBatchSampler(torch.arange(6).repeat_interleave(5), 3, 2, 4)
+    sampler.set_epoch(3)
+    whole = list(sampler)
+    for start in range(len(whole) + 2):
+        sampler.set_epoch(3, start)
+        assert list(sampler) == whole[start:]
+        assert len(sampler) == len(whole)
+
+
 def test_global_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
     list(ClassBatchSampler([0, 0, 1, 1], 2, 2, 0))
@@ -108,6 +147,17 @@ def test_bad_arguments_are_named(arguments: tuple[object, ...], error: type[Exce
         ClassBatchSampler(*arguments)
 
 
-def test_negative_epoch_is_refused() -> None:
-    with pytest.raises(ValueError, match="epoch: expected at least 0, got -1"):
-        ClassBatchSampler([0, 1], 1, 1).set_epoch(-1)
+@pytest.mark.parametrize(("arguments", "name"), [((-1,), "epoch"), ((0, -1), "start")])
+def test_negative_epoch_and_start_are_refused(arguments: tuple[int, ...], name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected at least 0, got -1"):
+        ClassBatchSampler([0, 1], 1, 1).set_epoch(*arguments)
+
+
+def test_more_processes_than_images_of_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="world_size: expected at most the 2 images of a batch, got 3"):
+        ClassBatchSampler([0, 0, 1, 1], 1, 2, rank=0, world_size=3)
+
+
+def test_repr_names_the_options() -> None:
+    sampler = ClassBatchSampler([0, 0, 1, 1], 1, 2, 5)
+    assert repr(sampler) == "ClassBatchSampler(classes=1, per_class=2, seed=5, rank=0, world_size=1)"

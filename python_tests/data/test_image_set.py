@@ -68,3 +68,12 @@ def test_bad_fields_are_named(
     fields = {"images": small_set.images, "labels": small_set.labels, "classes": small_set.classes, **change}
     with pytest.raises(error, match=message):
         ImageSet(**fields)
+
+
+def test_repr_is_one_short_line():
+    images = torch.zeros(6, 1, 4, 5, dtype=torch.uint8)
+    labels = torch.arange(6) % 5
+    assert repr(ImageSet(images, labels, ("a", "b", "c", "d", "e"))) == (
+        "ImageSet(6 images of 1 x 4 x 5 in 5 classes: 'a', 'b', 'c', ...)"
+    )
+    assert repr(ImageSet(images, labels % 2, ("a", "b"))) == "ImageSet(6 images of 1 x 4 x 5 in 2 classes: 'a', 'b')"

@@ -141,3 +141,10 @@ def test_too_few_classes_are_named(tmp_path: Path) -> None:
         load_splits("folder", train=three, test=write_classes(tmp_path / "more", "xy"))
     with pytest.raises(ValueError, match=r"^test: expected at least 2 classes for retrieval, got 1$"):
         load_splits("folder", train=three, test=write_classes(tmp_path / "one", "z"))
+
+
+def test_repr_has_a_line_a_set():
+    pytest.importorskip("sklearn")
+    lines = repr(load_splits("digits")).splitlines()
+    assert [line.split("=")[0].strip() for line in lines] == ["Splits(", "train", "val", "test", ")"]
+    assert lines[3] == "  test=ImageSet(896 images of 1 x 16 x 16 in 5 classes: '5', '6', '7', ...),"

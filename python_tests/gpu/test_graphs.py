@@ -12,6 +12,8 @@ from op_checks import assert_same_bits, raw_args, small, with_gradients
 from torch import Tensor, nn
 
 from mdprop_ext import ops
+from mdprop_ext.attacks import CrossEntropy, Pixels
+from mdprop_ext.attacks.aim import Aim
 from mdprop_ext.attacks.engine import Problem, search
 from mdprop_ext.attacks.options import AttackOptions
 from mdprop_ext.attacks.projections import norm_by_name
@@ -107,14 +109,14 @@ def test_a_whole_attack_is_one_graph(network, norm):
     def attack() -> tuple[Tensor, ...]:
         problem = Problem(
             origin=images,
-            evaluate=lambda point: F.cross_entropy(model(point), labels, reduction="none"),
+            aim=Aim(images, model=model, objective=CrossEntropy(), parametrisation=Pixels(), targets=labels),
             norm=norm_by_name(norm),
             radius=options.eps,
             step=options.alpha,
             lower=0.0,
             upper=1.0,
         )
-        found = search(problem, options, torch.Generator("cuda"))
+        found = search(problem, options, seed=0)
         return found.images, found.values, found.steps
 
     with use_branch(model, "adv"):

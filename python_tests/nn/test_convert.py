@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from nn.peer_layers import BatchNormAct2d
 from torch import nn
 
 from mdprop_ext.nn import (
@@ -21,18 +22,6 @@ from mdprop_ext.nn import (
 from mdprop_ext.nn.backbones.resnet import BasicBlock, Bottleneck, ResNet
 
 NAMES = ("main", "st", "mt")
-
-
-class BatchNormAct2d(nn.BatchNorm2d):
-    """A norm with timm's class name and layout: drop and activation behind the norm."""
-
-    def __init__(self, num_features, act):
-        super().__init__(num_features)
-        self.drop = nn.Identity()
-        self.act = act
-
-    def forward(self, input):
-        return self.act(self.drop(super().forward(input)))
 
 
 def network():

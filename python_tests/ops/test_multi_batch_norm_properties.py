@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from op_case_multi_batch_norm import tables
 
 from mdprop_ext import ops
+from mdprop_ext.reference import multi_batch_norm as reference
+from mdprop_ext.reference import multi_batch_norm_backward as reference_backward
 
 LAYOUTS = st.booleans()
 SPATIAL = st.sampled_from([(1, 1), (2, 1), (3, 3), (7, 7), (8, 5), (33, 32)])
@@ -168,3 +170,37 @@ def test_a_bad_input_does_not_spoil_the_gradient_through_constant_statistics(cha
         results.append(torch.autograd.grad(function(data), data, torch.ones_like(x))[0])
     assert results[0].isfinite().all()
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 2, 2)])
+def test_an_empty_batch_has_an_empty_mask_in_kernel_and_reference(shape):
+    x = torch.empty(shape)
+    weight, bias, mean, var = tables(2, 3, torch.float32)
+    ids = torch.empty(0, dtype=torch.int64)
+    arguments = (x, weight, bias, mean, var, x, ids, None, False, 1e-5, "relu")
+    for forward, backward in (
+        (torch.ops.mdprop.multi_batch_norm, torch.ops.mdprop.multi_batch_norm_backward),
+        (reference.forward, reference_backward.backward),
+    ):
+        y, *_, mask = forward(*arguments)
+        assert (y.shape, mask.shape) == (shape, (0,))
+        grads = backward(x, x, weight, bias, mean, var, mask, None, ids, None, False, 1e-5, "relu", True)
+        assert [grad.shape for grad in grads] == [shape, shape, (2, 3), (2, 3)]
+        assert all(bool((grad == 0).all()) for grad in grads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_gradient_from_sums_of_half_types_in_kernel_and_reference(dtype):
+    x, grad = torch.randn(2, 4, 3, 2, dtype=torch.float64).to(dtype)[:, :, :, None].unbind()
+    weight, bias, mean, var = tables(2, 3, torch.float32)
+    inputs = (grad, x, weight, bias, mean, var, None)
+    options = (torch.tensor([1, 0, 1, 0]), None)
+    expected, ours = (
+        backward(*inputs, sums(*inputs, *options, 1e-5, None)[0], *options, True, 1e-5, None, False)[0]
+        for backward, sums in (
+            (reference_backward.backward, reference_backward.backward_sums),
+            (torch.ops.mdprop.multi_batch_norm_backward, torch.ops.mdprop.multi_batch_norm_backward_sums),
+        )
+    )
+    assert expected.dtype == dtype
+    torch.testing.assert_close(ours, expected)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdprop_ext import ops
+from mdprop_ext.reference.pgd_step import pgd_step as reference_pgd_step
 
 NORMS = ("linf", "l2", "l1")
 HALF = (torch.bfloat16, torch.float16)
@@ -203,3 +204,14 @@ def test_expanded_batches_are_read_as_they_are():
     many = [t.expand(5, -1, -1, -1) for t in (x, grad, origin)]
     expected = ops.pgd_step(x, grad, origin, **options("l1"))
     assert torch.equal(ops.pgd_step(*many, **options("l1")), expected.expand(5, -1, -1, -1))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("function", [ops.pgd_step, reference_pgd_step], ids=["op", "reference"])
+def test_a_mask_of_another_memory_format_leaves_that_of_x(norm, function):
+    x, grad, origin = (tensor.contiguous(memory_format=torch.channels_last) for tensor in batch())
+    for mask in (torch.ones(20, 21), torch.rand(4, 3, 20, 21) > 0.5):
+        result = function(x, grad, origin, **options(norm), mask=mask)
+        assert result.is_contiguous(memory_format=torch.channels_last)
+        same = function(x.contiguous(), grad.contiguous(), origin.contiguous(), **options(norm), mask=mask)
+        torch.testing.assert_close(result, same, rtol=0, atol=1e-6)

@@ -18,7 +18,7 @@ from mdprop_ext.recipes import (
     robust_grid,
     robust_protocol,
 )
-from mdprop_ext.recipes.evaluation import _spread_batches
+from mdprop_ext.recipes.evaluation import spread_batches
 
 IMAGES = image_set(6, 4, seed=11)
 
@@ -127,7 +127,7 @@ def test_the_protocol() -> None:
 
 def test_batches_spread_the_classes() -> None:
     labels = torch.cat([torch.zeros(500, dtype=torch.int64), torch.arange(1, 40).repeat_interleave(4)])
-    batches = _spread_batches(labels, seed=0)
+    batches = spread_batches(labels, seed=0)
     assert sorted(torch.cat(batches).tolist()) == list(range(len(labels)))
     assert max(len(batch) for batch in batches) <= 256
     for batch in batches:
@@ -136,7 +136,7 @@ def test_batches_spread_the_classes() -> None:
 
 def test_every_batch_has_two_classes_even_if_one_class_is_almost_all() -> None:
     labels = torch.cat([torch.zeros(1), torch.ones(900), torch.full((2,), 2.0)]).long()
-    batches = _spread_batches(labels, seed=0)
+    batches = spread_batches(labels, seed=0)
     assert torch.equal(torch.cat(batches).sort().values, torch.arange(903))
     assert all(labels[batch].unique().numel() > 1 for batch in batches)
 
