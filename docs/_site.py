@@ -36,7 +36,8 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
         known = inside and files.get_file_from_path(path.as_posix()) is not None
         return link[0] if known else f"{link[1]} (`{path.as_posix()}`)"
 
-    return LINK.sub(kept, markdown)
+    prose_and_code = re.split(r"(^```.*?^```)", markdown, flags=re.DOTALL | re.MULTILINE)
+    return "".join(LINK.sub(kept, part) if index % 2 == 0 else part for index, part in enumerate(prose_and_code))
 
 
 class ReadableDocstrings(Extension):
