@@ -84,7 +84,7 @@ def convert_multi_bn(
     return model
 
 
-def strip_branches(model: nn.Module, keep: str | int = "main", *, residual: bool = False) -> nn.Module:
+def strip_branches(model: nn.Module, keep: str | int = 0, *, residual: bool = False) -> nn.Module:
     """Turns every multi-branch layer into the plain batch norm of one branch, in place.
 
     The result is an ordinary network for export, folding into convolutions or other libraries. A fused ReLU returns to
@@ -94,7 +94,7 @@ def strip_branches(model: nn.Module, keep: str | int = "main", *, residual: bool
     Args:
         model: Any module; one without multi-branch layers is returned as it is. It loses its other branches: copy it
             first to keep them.
-        keep: Name or index of the branch that stays.
+        keep: Name or index of the branch that stays; the first by default.
         residual: Whether the layers stay callable as ``layer(x, residual)``: they become a ``ResidualBatchNorm2d`` (1d,
             3d), which is an ``nn.BatchNorm2d`` that adds and activates in plain PyTorch.
 

@@ -12,6 +12,7 @@ from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mdprop_ext.nn._names import check_branch_names, default_branch_names
+from mdprop_ext.nn._tables import stack
 from mdprop_ext.nn.auxiliary_branches import AuxiliaryBranches
 from mdprop_ext.nn.sync import synchronized_batch_norm, synchronizing_group
 from mdprop_ext.ops import _branches, _check, _written  # importing the package registers torch.ops.mdprop
@@ -43,6 +44,7 @@ class _MultiBatchNorm(_BatchNorm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
+        bias: bool = True,
         num_branches: int = 2,
         branches: Sequence[str] | None = None,
         share_affine: bool = False,
@@ -51,6 +53,8 @@ class _MultiBatchNorm(_BatchNorm):
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        if not bias:  # not left to nn.BatchNorm2d, which takes the argument from torch 2.13 on
+            self.register_parameter("bias", None)
         names = default_branch_names(num_branches) if branches is None else check_branch_names(branches)
         if num_branches not in (2, len(names)):  # 2 where nothing is said
             raise ValueError(f"num_branches must be the number of branches, {len(names)}, got {num_branches}")
@@ -126,15 +130,15 @@ class _MultiBatchNorm(_BatchNorm):
         dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
         # One expanded row gives the sum of the branches' gradients.
         affine_owners: tuple[_BatchNorm, ...] = (self,) if self.share_affine else branches
-        weight = _stack(affine_owners, "weight", dtype, len(branches))
-        bias = _stack(affine_owners, "bias", dtype, len(branches))
+        weight = stack(affine_owners, "weight", dtype, len(branches))
+        bias = stack(affine_owners, "bias", dtype, len(branches))
         if weight is None:
             # The op reads the number of branches off its tables, of which there may be no other.
             weight = input.new_ones((len(branches), self.num_features), dtype=dtype)
         if group is None:
             if use_batch:
                 self._check_values_per_channel(input, ids)
-            running = (None if use_batch else _stack(branches, name, dtype, len(branches)) for name in _STATISTICS[:2])
+            running = (None if use_batch else stack(branches, name, dtype, len(branches)) for name in _STATISTICS[:2])
             output, mean, variance, counts, _ = torch.ops.mdprop.multi_batch_norm(
                 input, weight, bias, *running, residual, ids, None, use_batch, self.eps, self.activation
             )
@@ -228,15 +232,6 @@ class _MultiBatchNorm(_BatchNorm):
         return copied
 
 
-def _stack(owners: Sequence[nn.Module], name: str, dtype: torch.dtype, rows: int) -> Tensor | None:
-    """One parameter or buffer of all branches as ``[rows, C]``; a single owner's is expanded."""
-    values = [getattr(owner, name) for owner in owners]
-    if values[0] is None:
-        return None
-    stacked: Tensor = values[0].expand(rows, -1) if len(values) == 1 else torch.stack(values)
-    return stacked.to(dtype)
-
-
 class MultiBatchNorm1d(_MultiBatchNorm, nn.BatchNorm1d):
     """Batch normalisation of ``[N, C]`` or ``[N, C, L]`` with several branches; see :class:`MultiBatchNorm2d`."""
 
@@ -266,6 +261,7 @@ class MultiBatchNorm2d(_MultiBatchNorm, nn.BatchNorm2d):
         track_running_stats: Whether to keep running statistics for evaluation.
         device: Device of parameters and buffers.
         dtype: Type of parameters and buffers.
+        bias: Whether to learn a shift where ``affine``.
         num_branches: Number of branches B >= 1, named "main", "aux1", "aux2", ...
         branches: Names of the branches instead, the first is branch 0; ``num_branches`` may then be left out.
         share_affine: Whether all branches use the scale and shift of branch 0.

@@ -8,8 +8,17 @@ OPTIONS = {
     "momentum": {"momentum": 0.3, "eps": 1e-3},
     "cumulative": {"momentum": None},
     "no_affine": {"affine": False},
+    "no_bias": {"bias": False},
     "no_statistics": {"track_running_stats": False},
 }
+
+
+def plain_norm(plain_class, *, bias=True, **options):
+    """A plain batch norm; older ones of torch take no ``bias``."""
+    norm = plain_class(CHANNELS, **options)
+    if not bias:
+        norm.register_parameter("bias", None)
+    return norm
 
 
 def randomize(layer):
@@ -26,7 +35,8 @@ def plain_branches(layer, plain_class):
     """One plain batch norm a branch with copies of its values."""
     plain = []
     for branch in (layer, *layer.aux_bn):
-        norm = plain_class(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        options = {name: getattr(layer, name) for name in ("eps", "momentum", "affine", "track_running_stats")}
+        norm = plain_norm(plain_class, bias=layer.bias is not None, **options)
         norm.load_state_dict({key: value for key, value in branch.state_dict().items() if "aux_bn" not in key})
         plain.append(norm.train(layer.training))
     return plain

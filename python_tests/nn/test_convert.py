@@ -133,6 +133,13 @@ def test_strip_gives_the_kept_branch_as_a_plain_network(keep, fuse_activation):
     assert strip_branches(stripped) is stripped
 
 
+def test_strip_keeps_the_first_branch_by_default():
+    layer = MultiBatchNorm2d(4, branches=("clean", "adv"))
+    with torch.no_grad():
+        layer.running_mean.add_(1)
+    assert torch.equal(strip_branches(layer).running_mean, torch.ones(4))
+
+
 def test_strip_keeps_shared_affine_parameters():
     layer = MultiBatchNorm2d(3, share_affine=True).eval()
     layer.aux_bn[0].running_mean.add_(1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nn.norm_layers import CHANNELS, OPTIONS, assert_same_branches, plain_branches, randomize
+from nn.norm_layers import CHANNELS, OPTIONS, assert_same_branches, plain_branches, plain_norm, randomize
 from torch import nn
 
 from mdprop_ext.nn import (
@@ -32,7 +32,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 def test_without_a_route_the_layer_is_a_batch_norm(kind, options):
     multi_class, plain_class, shape = kind
-    layer, plain = randomize(multi_class(CHANNELS, **options)), plain_class(CHANNELS, **options)
+    layer, plain = randomize(multi_class(CHANNELS, **options)), plain_norm(plain_class, **options)
     plain.load_state_dict({key: value for key, value in layer.state_dict().items() if "aux_bn" not in key})
     untouched = copy.deepcopy(layer.aux_bn.state_dict())
     for training in (True, True, False):
