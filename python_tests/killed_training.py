@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch._dynamo  # the first step of an optimizer imports it, in seconds, and each child would do so anew
 from recipe_cases import small_splits
 
 from mdprop_ext.recipes import MDProp, TrainConfig, run_training

@@ -1,4 +1,4 @@
-"""Trains in one of several processes, which the environment tells of, and prints what this one ends with."""
+"""Trains in one of several processes, which the environment tells of, and writes what this one ends with."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from recipe_cases import small_splits
 from torch import nn
 
+from mdprop_ext.cli import main as run_command
 from mdprop_ext.losses import GatheredLoss, MultiSimilarityLoss
 from mdprop_ext.recipes import MDProp, Plain, TrainConfig, run_training, train
 from mdprop_ext.recipes._state import StateTree, tree_on_cpu
@@ -46,7 +47,7 @@ def joined_losses() -> list[float]:
     return losses
 
 
-def main(out: Path) -> dict[str, Any]:
+def ends_alike(out: Path) -> dict[str, Any]:
     with joined_processes("cpu"):
         states: list[StateTree] = []
 
@@ -68,8 +69,13 @@ def main(out: Path) -> dict[str, Any]:
     }
 
 
+def main(folder: Path, arguments: list[str]) -> None:
+    """Also runs a command, which joins the processes itself."""
+    outcome = ends_alike(folder / "two")
+    outcome["status"] = run_command(arguments)
+    (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(outcome))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    out = Path(sys.argv[1])
-    outcome = main(out)
-    Path(f"{out}-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(outcome))
+    main(Path(sys.argv[1]), sys.argv[2:])

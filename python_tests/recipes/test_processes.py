@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from parallel_training import joined_losses
 from recipe_cases import write_folder
 
 from mdprop_ext.recipes import load_checkpoint
@@ -18,37 +20,51 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 FILES = ["config.json", "log.jsonl", "metrics.json", "model.safetensors"]
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def output_of(command: list[str]) -> str:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes of ``torchrun`` leave: ``two``, a run from Python, and ``command``, one of the command."""
+    folder = tmp_path_factory.mktemp("processes")
+    data = ["--data", "folder", "--train", str(write_folder(folder / "images")), "--image-size", "16"]
+    short = ["--set", "steps=2", "--set", "classes_per_batch=4", "--set", "model=own_parts:make_model"]
+    command = ["train", "--recipe", "plain", *data, *short, "--device", "cpu", "--out", str(folder / "command")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     finished = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT
+        [*torchrun, str(ROOT / "python_tests" / "parallel_training.py"), str(folder), *command],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=ROOT,
     )
     assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+    (folder / "printed").write_text(finished.stdout)
+    return folder
 
 
-def test_two_processes_end_alike_and_write_once(tmp_path: Path) -> None:
-    script = str(ROOT / "python_tests/parallel_training.py")
-    output_of([*TWO, script, str(tmp_path / "two")])
-    output_of([sys.executable, script, str(tmp_path / "one")])
-    first, second = (json.loads((tmp_path / f"two-{rank}.json").read_text()) for rank in (0, 1))
+@pytest.fixture(scope="module")
+def outcomes(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_two_processes_end_alike_and_write_once(folder: Path, outcomes: list[dict[str, Any]]) -> None:
+    first, second = outcomes
     assert first == second
     assert first["resumed"] == first["weights"]
     assert first["steps"] == [1, 2, 4]
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == FILES
-    assert first["metrics"] == json.loads((tmp_path / "two" / "metrics.json").read_text())
-    # With the pairs of all processes and no batch norm, two processes compute what one does.
-    alone = json.loads((tmp_path / "one-0.json").read_text())
-    assert first["losses"] == pytest.approx(alone["losses"], rel=1e-4)
-    assert load_checkpoint(tmp_path / "two")[1].processes == 2
+    assert sorted(path.name for path in (folder / "two").iterdir()) == FILES
+    assert first["metrics"] == json.loads((folder / "two" / "metrics.json").read_text())
+    assert load_checkpoint(folder / "two")[1].processes == 2
 
 
-def test_torchrun_of_the_command(tmp_path: Path) -> None:
-    data = ["--data", "folder", "--train", str(write_folder(tmp_path / "images")), "--image-size", "16"]
-    short = ["--set", "steps=2", "--set", "classes_per_batch=4", "--set", "model=own_parts:make_model"]
-    command = ["train", "--recipe", "plain", *data, *short, "--device", "cpu", "--out", str(tmp_path / "run")]
-    printed = output_of([*TWO, "-m", "mdprop_ext.cli", *command])
-    assert printed.count("plain: R@1 ") == 1
-    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
+def test_two_processes_compute_what_one_does(outcomes: list[dict[str, Any]]) -> None:
+    # With the pairs of all processes and no batch norm.
+    assert outcomes[0]["losses"] == pytest.approx(joined_losses(), rel=1e-4)
+
+
+def test_torchrun_of_the_command(folder: Path, outcomes: list[dict[str, Any]]) -> None:
+    assert [outcome["status"] for outcome in outcomes] == [0, 0]
+    assert (folder / "printed").read_text().count("plain: R@1 ") == 1
+    assert len((folder / "command" / "log.jsonl").read_text().splitlines()) == 2

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from recipe_cases import small_splits
 
+from mdprop_ext.cli import main
 from mdprop_ext.recipes import Plain, RunInterrupted, TrainConfig, run_training
 from mdprop_ext.recipes.trainer import Record
 
@@ -38,19 +37,13 @@ def test_curves_of_a_resumed_run_are_those_of_the_log(tmp_path: Path) -> None:
         assert shown == [(record["step"], record[name]) for record in history if name in record]
 
 
-def test_missing_tensorboard_is_one_sentence_before_anything_is_written(tmp_path: Path) -> None:
-    # A module that fails to import stands for one that is not installed.
-    (tmp_path / "tensorboard.py").write_text("raise ModuleNotFoundError('no', name='tensorboard')")
+def test_missing_tensorboard_is_one_sentence_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as if it were not installed
     out = tmp_path / "out"
-    command = ["train", "--recipe", "plain", "--data", "digits", "--tensorboard", "--out", str(out)]
-    finished = subprocess.run(
-        [sys.executable, "-m", "mdprop_ext.cli", *command],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 1
-    assert finished.stderr.endswith("run pip install 'mdprop_ext[log]'\n")
-    assert finished.stderr.count("\n") == 1
+    assert main(["train", "--recipe", "plain", "--data", "digits", "--tensorboard", "--out", str(out)]) == 1
+    printed = capsys.readouterr().err
+    assert printed.endswith("run pip install 'mdprop_ext[log]'\n")
+    assert printed.count("\n") == 1
     assert not out.exists()
