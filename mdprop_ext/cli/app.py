@@ -154,6 +154,7 @@ def attack(
     branch: Annotated[str, typer.Option(help="Batch norm branch to attack through.", metavar="NAME")] = "main",
     count: Annotated[int | None, typer.Option(help="Images to attack, spread over classes; by default all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the attacks; by default that of training.")] = None,
+    device: Annotated[str, _DEVICE] = "auto",
     embedding_map: Annotated[str, typer.Option("--map", help="pca, or tsne, which needs scikit-learn.")] = "pca",
 ) -> None:
     """Write attacked images, what they do to retrieval, pictures of both and a report."""
@@ -167,7 +168,14 @@ def attack(
     check_seed(seed or 0)
     with RunProgress("attack") as progress:
         outcome = attack_checkpoint(
-            checkpoint, out, settings, source=source, count=count, seed=seed, observe=progress.observe_evaluation
+            checkpoint,
+            out,
+            settings,
+            source=source,
+            count=count,
+            seed=seed,
+            device=device,
+            observe=progress.observe_evaluation,
         )
     write_attack_plots(out, outcome, method="tsne" if embedding_map == "tsne" else "pca")
     finish_results(out, "attack", {key: outcome.summary[key] for key in ("checkpoint", "data", "seed")})

@@ -20,6 +20,7 @@ from mdprop_ext.nn import branch_names
 from mdprop_ext.recipes import AttackSetting, Checkpoint, embed, load_checkpoint
 from mdprop_ext.recipes._arguments import check_integer
 from mdprop_ext.recipes.attacked_images import attack_images, query_recall, spread_positions, to_pixels
+from mdprop_ext.recipes.device import resolve_device
 
 ATTACK_FILE = "attack.json"
 _LEAST_IMAGES = 2  # targets are other images
@@ -60,6 +61,7 @@ def attack_checkpoint(
     source: DataSource | None = None,
     count: int | None = None,
     seed: int | None = None,
+    device: str = "auto",
     observe: Callable[[int, int], None] | None = None,
 ) -> AttackOutcome:
     """Attacks test images and writes them.
@@ -75,7 +77,8 @@ def attack_checkpoint(
         source: The images; None for the test images of the checkpoint's training run.
         count: Images to attack, spread over classes, at least 2; None for all. Targets are among them.
         seed: Of the attacks; None for the one of the training run.
-        observe: Called with the numbers of finished and of all attacks.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``, where the model runs.
+        observe: Called with the numbers of finished and of all attacks, at the start and after each of them.
 
     Returns:
         What the attacks did.
@@ -85,7 +88,9 @@ def attack_checkpoint(
         ValueError: If checkpoint, data, branch, count or folder is wrong; nothing is written then.
     """
     check_output_folder(out)
+    place = resolve_device(device)
     model, checkpoint = load_checkpoint(folder)
+    model.to(place)
     _check_branch(model, settings[0].branch)
     source = DataSource.described(checkpoint.data) if source is None else source
     images = source.like_checkpoint(checkpoint).load_test()
@@ -95,10 +100,12 @@ def attack_checkpoint(
     summary = _summary(checkpoint, folder, source, settings[0], seed=seed, attacked=len(positions), images=images)
     summary["clean"] = {"recall_at_1": query_recall(gallery[positions], positions, gallery, images.labels)}
     outcome = AttackOutcome(summary, images, positions, gallery, pixels={}, embeddings={})
-    for done, setting in enumerate(settings, start=1):
-        _attack(model, setting, outcome, out, seed=seed)
+    for done, setting in enumerate(settings):
         if observe is not None:
             observe(done, len(settings))
+        _attack(model, setting, outcome, out, seed=seed)
+    if observe is not None:
+        observe(len(settings), len(settings))
     _write_images(out, "clean", outcome, images.images[positions], images.floats(positions))
     write_json(out / ATTACK_FILE, summary)
     return outcome

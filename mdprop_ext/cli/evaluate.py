@@ -12,12 +12,10 @@ from mdprop_ext.cli.data_source import DataSource
 from mdprop_ext.recipes import (
     AttackSetting,
     RobustnessMeter,
-    clean_metrics,
     load_checkpoint,
-    robust_grid,
-    robust_protocol,
 )
 from mdprop_ext.recipes.device import resolve_device
+from mdprop_ext.recipes.measurement import measure
 from mdprop_ext.recipes.run import METRICS_FILE
 
 
@@ -40,7 +38,7 @@ def evaluate_checkpoint(
         source: The images; None for the test images of the checkpoint's training run.
         seed: Of the attacks; None for the one of the training run, which gives its numbers again.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        observe: Called with the numbers of finished and of all attacks.
+        observe: Called with the numbers of finished and of all attacks, at the start and after each of them.
 
     Returns:
         The content of ``metrics.json``; its ``seconds`` are those of the measurements.
@@ -57,11 +55,7 @@ def evaluate_checkpoint(
     images = source.like_checkpoint(checkpoint).load_test()
     start = time.perf_counter()
     meter = RobustnessMeter(model, images, seed=checkpoint.seed if seed is None else seed)
-    measured = {
-        "test": clean_metrics(model, images),
-        "robust": robust_protocol(meter),
-        "robust_grid": robust_grid(meter, settings, all_branches=True, observe=observe),
-    }
+    measured = measure(meter, settings, all_branches=True, observe=observe)
     seconds = time.perf_counter() - start
     metrics = {"recipe": checkpoint.recipe, "seed": meter.seed, "seconds": seconds, **measured}
     out.mkdir(parents=True, exist_ok=True)

@@ -191,7 +191,6 @@ def robust_grid(
     settings: Sequence[AttackSetting],
     *,
     all_branches: bool,
-    observe: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Measures R@1 under many attacks.
 
@@ -200,13 +199,12 @@ def robust_grid(
         settings: The attacks, see :func:`grid_settings`.
         all_branches: Whether to attack through every branch and add a row of branch ``"worst"``, see
             :meth:`RobustnessMeter.worst_recall`, instead of through the settings' own branch alone.
-        observe: Called with the numbers of finished and of all settings.
 
     Returns:
         Rows ``{"attack", "targets", "eps_255", "steps", "branch", "recall_at_1"}``.
     """
     rows = []
-    for done, setting in enumerate(settings, start=1):
+    for setting in settings:
         branches = meter.branches if all_branches else (setting.branch,)
         by_branch = {branch: meter.recall(replace(setting, branch=branch)) for branch in branches}
         if len(branches) > 1:
@@ -218,8 +216,6 @@ def robust_grid(
             "steps": setting.steps,
         }
         rows += [{**row, "branch": branch, "recall_at_1": recall} for branch, recall in by_branch.items()]
-        if observe is not None:
-            observe(done, len(settings))
     return rows
 
 

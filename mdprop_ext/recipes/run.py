@@ -18,7 +18,8 @@ from mdprop_ext.recipes._state import StateTree
 from mdprop_ext.recipes.base import Recipe
 from mdprop_ext.recipes.checkpoint import CONFIG_FILE, Checkpoint, read_description, save_checkpoint
 from mdprop_ext.recipes.device import resolve_device
-from mdprop_ext.recipes.evaluation import RobustnessMeter, clean_metrics, grid_settings, robust_grid, robust_protocol
+from mdprop_ext.recipes.evaluation import RobustnessMeter, grid_settings
+from mdprop_ext.recipes.measurement import measure
 from mdprop_ext.recipes.processes import done_by_first, is_first_process
 from mdprop_ext.recipes.run_log import RunLog, read_history
 from mdprop_ext.recipes.state_file import STATE_FILE, read_state, read_state_description, write_state
@@ -85,7 +86,8 @@ def run_training(
             bit, that of a run that was not. A finished run is returned as it is; where there is none, it starts.
         tensorboard: Whether to write event files to ``out/tensorboard`` too.
         observe: Called after every step with its record.
-        observe_evaluation: Called with the numbers of finished and of all attacks on the test split.
+        observe_evaluation: Called with the numbers of finished and of all attacks on the test split, at the start and
+            after each of them.
 
     Returns:
         Metrics and history.
@@ -164,9 +166,7 @@ def _measure(
 ) -> dict[str, Any]:
     settings = grid_settings(_GRID_ATTACKS, _GRID_EPS_255, _GRID_STEPS)
     try:
-        meter = RobustnessMeter(model, images, seed=seed)
-        grid = robust_grid(meter, settings, all_branches=False, observe=observe)
-        return {"test": clean_metrics(model, images), "robust": robust_protocol(meter), "robust_grid": grid}
+        return measure(RobustnessMeter(model, images, seed=seed), settings, all_branches=False, observe=observe)
     except KeyboardInterrupt:
         message = f"interrupted in the final evaluation: the model is saved in '{out}', --resume measures it"
         raise RunInterrupted(message) from None
@@ -188,11 +188,9 @@ class _Recorder:
     def add(self, record: Record) -> None:
         if not self.log.history:
             self._out.mkdir(parents=True, exist_ok=True)
-            for name in (
-                STATE_FILE,
-                METRICS_FILE,
-            ):  # in this order: metrics without a state are those of a finished run
-                (self._out / name).unlink(missing_ok=True)
+            # In this order: a state beside metrics is that of an unfinished run, metrics alone are of a finished one.
+            (self._out / METRICS_FILE).unlink(missing_ok=True)
+            (self._out / STATE_FILE).unlink(missing_ok=True)
         if self._wants_board and self._board is None:
             self._board = TensorBoardLog(self._out, self.log.history)
         self.log.add(record)

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -141,9 +139,7 @@ def test_benchmarks_need_a_checkout(tmp_path: Path) -> None:
     assert find_benchmarks([tmp_path / "lib", tmp_path]) == tmp_path
 
 
-def test_missing_typer_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_typer_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "typer", None)  # as if it were not installed
     assert main(["recipes"]) == 1
     assert capsys.readouterr().err == (
