@@ -12,19 +12,15 @@ _TEMPORARY = ".unfinished"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file by way of a temporary one beside it, so that a reader never meets a part of it."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
+    """Writes a file by way of a temporary one beside it, so that a reader never meets a part of it.
+
+    Raises:
+        OSError: If it cannot be written; the error names it, and an earlier one stays as it was.
+    """
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        # Temporary files are private; the finished one gets the permissions that others in the folder have.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        _replace(path, data)
+    except OSError as error:  # that of a full disk names no file, others name the temporary one
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -47,3 +43,18 @@ def check_output_folder(path: Path) -> None:
             return
         if ancestor.exists():
             raise ValueError(f"out: expected a folder, but '{ancestor}' is a file")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        # Temporary files are private; the finished one gets the permissions that others in the folder have.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -37,10 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         status = typer.main.get_command(build_app()).main(arguments, prog_name="mdprop", standalone_mode=False)
-    except RunInterrupted as interruption:
-        return _fail(str(interruption), _INTERRUPTED)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted: unfinished work was not written", _INTERRUPTED)
+    except (RunInterrupted, KeyboardInterrupt, typer.Abort) as interruption:
+        if argv is None:  # another Ctrl-C could disturb nothing but the end of the process
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        is_saved = isinstance(interruption, RunInterrupted)
+        return _fail(str(interruption) if is_saved else "interrupted: unfinished work was not written", _INTERRUPTED)
     except (ValueError, ImportError, OSError, BackendError) as error:
         return _fail(f"error: {error}", _FAILED)
     except Exception as error:

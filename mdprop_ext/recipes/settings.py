@@ -120,5 +120,5 @@ def _number(name: str, value: Any, expected: str, read: Any, accepted: Any) -> A
 
 
 def _fraction(text: str) -> float:
-    numerator, _, denominator = text.partition("/")
-    return float(numerator) / (float(denominator) if denominator else 1.0)
+    numerator, slash, denominator = text.partition("/")
+    return float(numerator) / float(denominator) if slash else float(numerator)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mdprop_ext._distributed import rank_and_world_size
 from mdprop_ext.data import ImageSet
@@ -23,6 +24,16 @@ from mdprop_ext.recipes.base import Batch, Recipe
 from mdprop_ext.recipes.criteria import build_criterion
 from mdprop_ext.recipes.processes import average_gradients, average_numbers, copy_from_first, gathered
 from mdprop_ext.recipes.train_config import TrainConfig
+
+_NAMES_OF_LOG = (
+    "step",
+    "steps",
+    "seconds",
+    "learning_rate",
+    "val_recall_at_1",
+    "val_map_at_r",
+    "best_val_recall_at_1",
+)
 
 
 class Training:
@@ -70,7 +81,11 @@ class Training:
         return self._images.floats(indices).to(self.device), self._images.labels[indices].to(self.device)
 
     def update(self, batches: list[Batch], learning_rate: float) -> dict[str, float]:
-        """Makes one optimizer step by the mean loss of the batches, and returns the means of what the recipe logs."""
+        """Makes one optimizer step by the mean loss of the batches, and returns the means of what the recipe logs.
+
+        Raises:
+            ValueError: If the recipe's step returns no loss, or a name that the log uses itself.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         copy_from_first(self.model.buffers())
@@ -79,7 +94,7 @@ class Training:
         logs: dict[str, float] = {}
         for batch in batches:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp == "bf16"):
-                values = self.recipe.step(self.model, batch)
+                values = _checked(self.recipe.step(self.model, batch))
             (values["loss"] / len(batches)).backward()  # type: ignore[no-untyped-call]
             for name, value in values.items():
                 logs[name] = logs.get(name, 0.0) + float(value.detach()) / len(batches)
@@ -124,3 +139,12 @@ class Training:
         torch.set_rng_state(own["random"]["cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(own["random"]["cuda"], self.device)
+
+
+def _checked(values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if "loss" not in values:
+        raise ValueError(f"recipe: expected its step to return 'loss', got {', '.join(values) or 'nothing'}")
+    taken = [name for name in values if name in _NAMES_OF_LOG]
+    if taken:
+        raise ValueError(f"recipe: expected its step to return other names than the log has, got {', '.join(taken)}")
+    return values

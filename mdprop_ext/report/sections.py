@@ -195,7 +195,9 @@ def _picture(pictures: Mapping[str, bytes], name: str, alt: str, caption: str) -
 
 _TRAINING_ALT = "Line plots of the training loss and of validation Recall@1 against the step."
 _TRAINING = "Loss of each step (pale) with its running mean, and Recall@1 on validation classes, which chose the model."
-_ROBUSTNESS = "Recall@1 against radius and steps of each attack, clean at 0; dashed lines, where there are any: the worst branch."
+_ROBUSTNESS = (
+    "Recall@1 against radius and steps of each attack, clean at 0; dashed lines, where there are any: the worst branch."
+)
 _GRID = "Clean images, their changes, magnified by the factor above them around the grey of none, and the results."
 _NEAREST = (
     "Each query and its nearest clean images, before and after the attack. Queries that the attack leads astray come "

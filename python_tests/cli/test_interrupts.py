@@ -60,6 +60,8 @@ def test_progress_on_a_terminal_and_ctrl_c(tmp_path: Path) -> None:
             assert b"loss" in shown
             process.send_signal(signal.SIGINT)
             shown = read_until(terminal, b"is saved in", time.monotonic() + PATIENCE)
+            process.send_signal(signal.SIGINT)  # once more, while Python ends
+            shown += read_until(terminal, b"Traceback", time.monotonic() + PATIENCE)
             assert process.wait(PATIENCE) == 130
         finally:
             process.kill()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,24 @@ def test_what_a_killed_writer_left_is_cleaned_up(tmp_path: Path) -> None:
     ours.write_bytes(b"half")
     with (tmp_path / "parts" / "log.jsonl").open("a") as log:
         log.write('{"step": 3, "lo')
+    run(tmp_path / "parts", resume=True)
+    assert remains(tmp_path / "parts") == remains(tmp_path / "whole")
+
+
+def test_a_full_disk_names_the_file_and_leaves_a_run_to_resume(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(record: Record) -> None:
+        if record["step"] == 4:  # the state of step 2 is there, that of step 4 has no room
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+
+    run(tmp_path / "whole")
+    try:
+        with pytest.raises(OSError, match=r"parts/training_state\.safetensors"):
+            run(tmp_path / "parts", observe=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == {"log.jsonl", "training_state.safetensors"}
     run(tmp_path / "parts", resume=True)
     assert remains(tmp_path / "parts") == remains(tmp_path / "whole")
 

@@ -25,6 +25,7 @@ def test_settings_reach_the_configuration_that_has_the_field() -> None:
         ("lerning_rate=0.1", "did you mean 'learning_rate'"),
         ("eps=big", "eps: expected a number, got 'big'"),
         ("eps=1/0", "eps: expected a number, got '1/0'"),
+        ("eps=8/", "eps: expected a number, got '8/'"),
         ("eps=8", "eps: expected a number from 0 to 1, got 8.0"),
         ("steps=3.5", "steps: expected an integer, got '3.5'"),
         ("steps=0", "steps: expected at least 1, got 0"),

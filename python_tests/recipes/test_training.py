@@ -104,3 +104,18 @@ def test_states_are_saved_at_the_first_step_then_regularly_and_at_the_end() -> N
     config = TrainConfig(model="own_parts:make_model", steps=5, checkpoint_every=2, classes_per_batch=4)
     train(Plain(), small_splits(), config, save=lambda state: saved.append(state["step"]))
     assert saved == [1, 2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"drift": 1.0}, "expected its step to return 'loss', got drift"), ({"loss": 1.0, "step": 2.0}, "got step")],
+)
+def test_what_a_step_returns_is_checked(values: dict[str, float], message: str) -> None:
+    class Wrong(Plain):
+        def step(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+            return {name: torch.tensor(value, requires_grad=True) for name, value in values.items()}
+
+    run = training(Wrong())
+    with pytest.raises(ValueError, match=message):
+        run.update(batches(run, 1), 0.1)
+    assert run.step == 0
