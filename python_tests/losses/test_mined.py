@@ -9,6 +9,7 @@ import torch
 from loss_cases import LABELS, assert_equal, batch, peer, value_and_gradients
 
 from mdprop_ext.losses import (
+    ArcFaceLoss,
     BatchHardMiner,
     ContrastiveLoss,
     MinedLoss,
@@ -86,6 +87,11 @@ def test_parameters_and_options_show() -> None:
     loss = MinedLoss(peer("losses").ArcFaceLoss(4, 5), BatchHardMiner())
     assert [name for name, _ in loss.named_parameters()] == ["loss.W"]
     assert "(miner): BatchHardMiner(normalize=True)" in repr(loss)
+
+
+def test_losses_of_proxies_are_refused() -> None:
+    with pytest.raises(TypeError, match="loss: expected a loss of pairs or triplets, got ArcFaceLoss"):
+        MinedLoss(ArcFaceLoss(4, 5), BatchHardMiner())
 
 
 def test_bad_batches_are_named() -> None:
