@@ -105,6 +105,13 @@ def test_references_of_another_precision_are_taken_in_the_higher_one(loss: PairL
 
 
 @EVERY_LOSS
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.bool])
+def test_labels_may_be_of_any_integer_type(loss: PairLoss, dtype: torch.dtype) -> None:
+    embeddings, labels = batch([0, 0, 1, 1, 0, 1])
+    assert torch.equal(loss(embeddings, labels.to(dtype)), loss(embeddings, labels))
+
+
+@EVERY_LOSS
 def test_the_embeddings_themselves_may_be_references_of_other_labels(loss: PairLoss) -> None:
     embeddings, labels = batch(LABELS["balanced"])
     others = labels.roll(4)
