@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mdprop_ext._arguments import check_integer
 from mdprop_ext._files import check_output_folder, write_bytes, write_json
 from mdprop_ext._optional import require
 from mdprop_ext.cli.data_source import DataSource
@@ -18,7 +19,6 @@ from mdprop_ext.data import ImageSet
 from mdprop_ext.data.png import decode_png, encode_png
 from mdprop_ext.nn import branch_names
 from mdprop_ext.recipes import AttackSetting, Checkpoint, embed, load_checkpoint
-from mdprop_ext.recipes._arguments import check_integer
 from mdprop_ext.recipes.attacked_images import attack_images, query_recall, spread_positions, to_pixels
 from mdprop_ext.recipes.device import resolve_device
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mdprop_ext.cli.attack import AttackOutcome
-from mdprop_ext.recipes.attacked_images import nearest_others, spread_positions
+from mdprop_ext.metrics import nearest_neighbours
+from mdprop_ext.recipes.attacked_images import spread_positions
 from mdprop_ext.recipes.trainer import Record
 from mdprop_ext.report import (
     Retrieval,
@@ -86,7 +87,7 @@ def _retrievals(outcome: AttackOutcome) -> list[list[Retrieval]]:
     count = min(_NEIGHBOURS, len(images) - 1)
     pixels: dict[str, Tensor] = {"clean": images.images[positions], **outcome.pixels}
     queries = {"clean": outcome.gallery[positions], **outcome.embeddings}
-    found = {name: nearest_others(own, positions, outcome.gallery, count) for name, own in queries.items()}
+    found = {name: nearest_neighbours(own, outcome.gallery, count, left_out=positions) for name, own in queries.items()}
     right = {name: images.labels[nearest] == images.labels[positions, None] for name, nearest in found.items()}
     lost = torch.stack([right["clean"][:, 0] & ~right[name][:, 0] for name in outcome.pixels]).sum(0)
     chosen = lost.argsort(descending=True, stable=True)[: max(1, _NEIGHBOUR_ROWS // len(found))]

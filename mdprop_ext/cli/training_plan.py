@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from mdprop_ext._arguments import check_integer
 from mdprop_ext.cli.data_source import DataSource
 from mdprop_ext.recipes import Recipe, TrainConfig, apply_settings, apply_values, recipe_class
-from mdprop_ext.recipes._arguments import check_integer
 from mdprop_ext.recipes.checkpoint import Checkpoint
 from mdprop_ext.recipes.config_file import RunOptions, read_config_file
 from mdprop_ext.recipes.run import saved_description

@@ -8,12 +8,12 @@ import numpy
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Sampler
 
-from mdprop_ext.data._shards import check_epoch, check_rank, shard_of
+from mdprop_ext._arguments import check_integer
+from mdprop_ext.data._shards import ShardedBatchSampler, shard_of
 
 
-class ClassBatchSampler(Sampler[list[int]]):
+class ClassBatchSampler(ShardedBatchSampler):
     """Draws batches of ``classes`` classes with ``per_class`` images each, for ``DataLoader(batch_sampler=...)``.
 
     Classes are dealt like cards: each comes once before any comes twice, in a new random order every round. So are
@@ -34,7 +34,7 @@ class ClassBatchSampler(Sampler[list[int]]):
         world_size: Number of processes, given together with ``rank``, at most ``classes * per_class``.
 
     Raises:
-        TypeError: If ``labels`` are not integers.
+        TypeError: If ``labels`` are not integers, or a number is not an int.
         ValueError: If ``labels`` is not one-dimensional, has fewer classes than asked for, or a number is out of range.
 
     Example:
@@ -53,40 +53,25 @@ class ClassBatchSampler(Sampler[list[int]]):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
+        super().__init__(seed, rank, world_size)
         values = torch.as_tensor(labels).cpu().numpy()
         if values.size and not numpy.issubdtype(values.dtype, numpy.integer):
             raise TypeError(f"labels: expected integers, got dtype {values.dtype}")
         if values.ndim != 1:
             raise ValueError(f"labels: expected shape [N], got {list(values.shape)}")
-        for name, value, least in (("classes", classes, 1), ("per_class", per_class, 1), ("seed", seed, 0)):
-            if value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value}")
-        self._images = [numpy.flatnonzero(values == label) for label in numpy.unique(values)]
+        check_integer("classes", classes, least=1)
+        check_integer("per_class", per_class, least=1)
+        self._images = _positions_by_class(values)
         if len(self._images) < classes:
             raise ValueError(f"classes: expected at most the {len(self._images)} classes of the labels, got {classes}")
-        self.rank, self.world_size = check_rank(rank, world_size)
         if self.world_size > classes * per_class:
             raise ValueError(
                 f"world_size: expected at most the {classes * per_class} images of a batch, got {self.world_size}"
             )
         self.classes = classes
         self.per_class = per_class
-        self.seed = seed
-        self.epoch = 0
-        self.start = 0
         rounds = -(-len(self._images) // classes)
         self._batches = max(rounds, len(values) // (classes * per_class))
-
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Chooses the order of the next iterations.
-
-        Args:
-            epoch: Number of the epoch, at least 0.
-            start: Batches to leave out at its beginning, at least 0, to go on in the middle of an epoch.
-        """
-        check_epoch(epoch, start)
-        self.epoch = epoch
-        self.start = start
 
     def __len__(self) -> int:
         """Returns the number of batches in a whole epoch, the same for all processes."""
@@ -94,7 +79,7 @@ class ClassBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields lists of positions, class by class: ``classes * per_class``, or the part of this process."""
-        generator = numpy.random.default_rng([self.seed, self.epoch])
+        generator = self._generator()
         class_deck = _Deck(numpy.arange(len(self._images)), generator)
         image_decks = [_Deck(images, generator) for images in self._images]
         part = shard_of(self.classes * self.per_class, self.rank, self.world_size)
@@ -108,6 +93,13 @@ class ClassBatchSampler(Sampler[list[int]]):
     def __repr__(self) -> str:
         options = f"classes={self.classes}, per_class={self.per_class}, seed={self.seed}"
         return f"ClassBatchSampler({options}, rank={self.rank}, world_size={self.world_size})"
+
+
+def _positions_by_class(labels: NDArray[numpy.int64]) -> list[NDArray[numpy.int64]]:
+    """Returns the ascending positions of each class, classes in ascending order."""
+    order = labels.argsort(kind="stable")
+    _, starts = numpy.unique(labels[order], return_index=True)
+    return numpy.split(order, starts[1:]) if len(starts) else []
 
 
 class _Deck:
@@ -126,7 +118,9 @@ class _Deck:
         if len(hand) < count:
             # Between two rounds: the hand is filled from the new one with cards that it does not hold yet.
             shuffled: list[int] = self._generator.permutation(self._cards).tolist()
-            fresh = [card for card in shuffled if card not in hand][: count - len(hand)]
-            self._left = [card for card in shuffled if card not in fresh]
+            held = set(hand)
+            fresh = [card for card in shuffled if card not in held][: count - len(hand)]
+            dealt = set(fresh)
+            self._left = [card for card in shuffled if card not in dealt]
             hand = hand + fresh
         return hand

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy
-from torch.utils.data import Sampler
-
-from mdprop_ext.data._shards import check_epoch, check_rank, shard_of
+from mdprop_ext._arguments import check_integer
+from mdprop_ext.data._shards import ShardedBatchSampler, shard_of
 
 
-class EpochBatchSampler(Sampler[list[int]]):
+class EpochBatchSampler(ShardedBatchSampler):
     """Draws batches of images in random order, each once an epoch, for ``DataLoader(batch_sampler=...)``.
 
     Where the batch size does not divide the images, an epoch has one batch more and all batches are a little smaller,
@@ -31,6 +29,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         world_size: Number of processes, given together with ``rank``.
 
     Raises:
+        TypeError: If a number is not an int.
         ValueError: If a number is out of range.
 
     Example:
@@ -48,34 +47,15 @@ class EpochBatchSampler(Sampler[list[int]]):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        self.rank, self.world_size = check_rank(rank, world_size)
+        super().__init__(seed, rank, world_size)
         least = self.world_size * (1 if drop_last or self.world_size == 1 else 2)
-        for name, value, bound in (
-            ("count", count, self.world_size),
-            ("batch_size", batch_size, least),
-            ("seed", seed, 0),
-        ):
-            if value < bound:
-                raise ValueError(f"{name}: expected at least {bound}, got {value}")
+        check_integer("count", count, least=self.world_size)
+        check_integer("batch_size", batch_size, least=least)
         if drop_last and batch_size > count:
             raise ValueError(f"batch_size: expected at most the {count} images, got {batch_size}")
         self.count = count
         self.batch_size = batch_size
-        self.seed = seed
         self.drop_last = drop_last
-        self.epoch = 0
-        self.start = 0
-
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Chooses the order of the next iterations.
-
-        Args:
-            epoch: Number of the epoch, at least 0.
-            start: Batches to leave out at its beginning, at least 0, to go on in the middle of an epoch.
-        """
-        check_epoch(epoch, start)
-        self.epoch = epoch
-        self.start = start
 
     def __len__(self) -> int:
         """Returns the number of batches in a whole epoch, the same for all processes."""
@@ -83,7 +63,7 @@ class EpochBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields lists of positions."""
-        order = numpy.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        order = self._generator().permutation(self.count)
         seen = len(self) * self.batch_size if self.drop_last else self.count
         for index in range(self.start, len(self)):
             batch = order[shard_of(seen, index, len(self))]

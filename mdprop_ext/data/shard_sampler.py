@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch.utils.data import Sampler
 
+from mdprop_ext._arguments import check_integer
 from mdprop_ext.data._shards import check_rank, shard_of
 
 
@@ -22,6 +23,7 @@ class ShardSampler(Sampler[int]):
         world_size: Number of processes, given together with ``rank``.
 
     Raises:
+        TypeError: If a number is not an int.
         ValueError: If a number is out of range.
 
     Example:
@@ -30,8 +32,7 @@ class ShardSampler(Sampler[int]):
     """
 
     def __init__(self, count: int, *, rank: int | None = None, world_size: int | None = None) -> None:
-        if count < 0:
-            raise ValueError(f"count: expected at least 0, got {count}")
+        check_integer("count", count, least=0)
         self.count = count
         self.rank, self.world_size = check_rank(rank, world_size)
         self._positions = range(count)[shard_of(count, self.rank, self.world_size)]

@@ -37,14 +37,14 @@ def pair_batch(embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_l
         The batch; fp64 if either side is, else fp32.
 
     Raises:
-        TypeError: If embeddings are not floating-point or labels are.
-        ValueError: If shapes are not as above, or one of ``ref_emb`` and ``ref_labels`` is missing.
+        TypeError: If embeddings are not floating-point or labels not integers.
+        ValueError: If shapes are not as above, devices differ, or one of ``ref_emb`` and ``ref_labels`` is missing.
     """
     check_batch(embeddings, labels)
     if (ref_emb is None) != (ref_labels is None):
         missing = "ref_emb" if ref_emb is None else "ref_labels"
         raise ValueError(f"{missing}: expected together with its counterpart, got None")
-    if ref_emb is None or ref_labels is None or ref_emb is embeddings:
+    if ref_emb is None or ref_labels is None or (ref_emb is embeddings and ref_labels is labels):
         vectors = in_full_precision(embeddings)
         return PairBatch(vectors, labels, vectors, labels, True)
     check_batch(ref_emb, ref_labels, names=("ref_emb", "ref_labels"))
@@ -55,16 +55,21 @@ def pair_batch(embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_l
 
 
 def check_batch(embeddings: Tensor, labels: Tensor, *, names: tuple[str, str] = ("embeddings", "labels")) -> None:
-    """Raises unless embeddings are floating-point ``[N, D]``, N at least 1, and labels integers ``[N]``."""
+    """Raises unless embeddings are floating-point ``[N, D]``, N at least 1, and labels integers ``[N]`` beside them."""
     vectors, classes = names
+    for name, value in ((vectors, embeddings), (classes, labels)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
     if not embeddings.is_floating_point():
         raise TypeError(f"{vectors}: expected a floating-point tensor, got {embeddings.dtype}")
-    if labels.is_floating_point():
+    if labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"{classes}: expected an integer tensor, got {labels.dtype}")
     if embeddings.ndim != 2 or len(embeddings) == 0:
         raise ValueError(f"{vectors}: expected shape [N, D] with N of at least 1, got {list(embeddings.shape)}")
     if labels.shape != embeddings.shape[:1]:
         raise ValueError(f"{classes}: expected shape [{len(embeddings)}], got {list(labels.shape)}")
+    if labels.device != embeddings.device:
+        raise ValueError(f"{classes}: expected the device of {vectors}, {embeddings.device}, got {labels.device}")
 
 
 def full_precision(dtype: torch.dtype) -> torch.dtype:
@@ -110,12 +115,6 @@ def similarities(batch: PairBatch) -> Tensor:
     """Computes cosine similarities ``[N, M]``."""
     anchors = F.normalize(batch.embeddings)
     return anchors @ (anchors if batch.within else F.normalize(batch.references)).T
-
-
-def check_at_least(name: str, value: float, least: float) -> None:
-    """Raises unless ``value`` is at least ``least``."""
-    if not value >= least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
 def check_above_zero(name: str, value: float) -> None:

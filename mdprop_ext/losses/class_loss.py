@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdprop_ext.losses._batch import check_at_least, check_batch, in_full_precision
+from mdprop_ext._arguments import check_integer
+from mdprop_ext.losses._batch import check_batch, in_full_precision
 
 
 class ClassLoss(nn.Module):
@@ -22,13 +23,14 @@ class ClassLoss(nn.Module):
         embedding_dim: Numbers in an embedding, at least 1.
 
     Raises:
+        TypeError: If a number is not an int.
         ValueError: If a number is too small.
     """
 
     def __init__(self, classes: int, embedding_dim: int) -> None:
         super().__init__()
-        check_at_least("classes", classes, 2)
-        check_at_least("embedding_dim", embedding_dim, 1)
+        check_integer("classes", classes, least=2)
+        check_integer("embedding_dim", embedding_dim, least=1)
         self.proxies = nn.Parameter(torch.empty(classes, embedding_dim))
         self.reset_parameters()
 
@@ -71,3 +73,9 @@ class ClassLoss(nn.Module):
     @abstractmethod
     def _compute(self, cosines: Tensor, labels: Tensor) -> Tensor:
         """Computes the loss, a scalar, from cosine similarities ``[N, K]`` of embeddings and proxies."""
+
+
+def check_takes_pairs(loss: nn.Module) -> None:
+    """Raises if ``loss`` compares embeddings with proxies alone, so that no pairs can be given to it."""
+    if isinstance(loss, ClassLoss):
+        raise TypeError(f"loss: expected a loss of pairs or triplets, got {type(loss).__name__}")

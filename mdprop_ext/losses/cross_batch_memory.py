@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mdprop_ext.losses._batch import check_at_least, check_batch, full_precision
+from mdprop_ext._arguments import check_integer
+from mdprop_ext.losses._batch import check_batch, full_precision
+from mdprop_ext.losses.class_loss import check_takes_pairs
 from mdprop_ext.losses.indices import IndicesTuple, all_pairs
 
 
@@ -40,6 +42,7 @@ class CrossBatchMemory(nn.Module):
         calls: Buffer, int64 without dimensions: training calls so far.
 
     Raises:
+        TypeError: If a number is not an int, or ``loss`` one of proxies of this package.
         ValueError: If a number is too small.
 
     Example:
@@ -65,9 +68,10 @@ class CrossBatchMemory(nn.Module):
         warm_up: int = 0,
     ) -> None:
         super().__init__()
-        check_at_least("size", size, 1)
-        check_at_least("embedding_dim", embedding_dim, 1)
-        check_at_least("warm_up", warm_up, 0)
+        check_takes_pairs(loss)
+        check_integer("size", size, least=1)
+        check_integer("embedding_dim", embedding_dim, least=1)
+        check_integer("warm_up", warm_up, least=0)
         self.loss = loss
         self.miner = miner
         self.warm_up = warm_up

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mdprop_ext.losses._batch import check_batch, in_full_precision
+from mdprop_ext.losses.class_loss import check_takes_pairs
 from mdprop_ext.losses.indices import IndicesTuple
 
 
@@ -21,6 +22,9 @@ class MinedLoss(nn.Module):
         loss: ``loss(embeddings, labels, indices_tuple) -> scalar``.
         miner: ``miner(embeddings, labels) -> indices_tuple``, see :data:`~mdprop_ext.losses.IndicesTuple`.
 
+    Raises:
+        TypeError: If ``loss`` is one of proxies of this package: it has no pairs to choose from.
+
     Example:
         >>> loss = MinedLoss(TripletMarginLoss(), BatchHardMiner())
         >>> loss(torch.randn(8, 16), torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]))
@@ -28,6 +32,7 @@ class MinedLoss(nn.Module):
 
     def __init__(self, loss: nn.Module, miner: Callable[[Tensor, Tensor], IndicesTuple]) -> None:
         super().__init__()
+        check_takes_pairs(loss)
         self.loss = loss
         self.miner = miner
 

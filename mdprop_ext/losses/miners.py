@@ -119,11 +119,12 @@ class TripletMarginMiner(Miner):
         anchors, positives, negatives = triplets
         matrix = distances(batch, normalize=self.normalize)
         gap = matrix[anchors, negatives] - matrix[anchors, positives]
-        kept = gap <= self.margin
+        # Written as negations so that NaN is kept and shows in the loss instead of dropping its triplets.
+        kept = ~(gap > self.margin)
         if self.kind == "hard":
-            kept &= gap <= 0
+            kept &= ~(gap > 0)
         elif self.kind == "semihard":
-            kept &= gap > 0
+            kept &= ~(gap <= 0)
         return tuple(index[kept] for index in triplets)
 
 

@@ -66,5 +66,4 @@ class TripletMarginLoss(PairLoss):
         """Computes distances ``[M, M]`` of the references."""
         if batch.within:
             return matrix
-        references = batch._replace(embeddings=batch.references, labels=batch.reference_labels)
-        return distances(references, normalize=self.normalize)
+        return distances(batch._replace(embeddings=batch.references), normalize=self.normalize)

@@ -4,6 +4,7 @@ from mdprop_ext.metrics.clustering import clustering_metrics
 from mdprop_ext.metrics.hamming import PrecisionRecallCurve, hamming_map, hamming_metrics, hamming_pr_curve
 from mdprop_ext.metrics.k_means import k_means
 from mdprop_ext.metrics.mutual_information import ami, nmi
+from mdprop_ext.metrics.nearest_neighbours import nearest_neighbours
 from mdprop_ext.metrics.overlap import overlap
 from mdprop_ext.metrics.pi_ratio import pi_ratio
 from mdprop_ext.metrics.retrieval import retrieval_metrics
@@ -11,6 +12,7 @@ from mdprop_ext.metrics.spectral_decay import spectral_decay
 
 __all__ = [
     "retrieval_metrics",
+    "nearest_neighbours",
     "hamming_map",
     "hamming_metrics",
     "hamming_pr_curve",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mdprop_ext import ops
-from mdprop_ext.metrics._arguments import check_at_least_one, check_labels
+from mdprop_ext._arguments import check_integer
+from mdprop_ext.metrics._arguments import check_device, check_labels, check_tensor
 from mdprop_ext.metrics._ranking import without_own
 
 # Pairs of a query and a code held at a time: at some twenty bytes each they stay in the cache.
@@ -31,11 +32,14 @@ class HammingPairs:
             raise ValueError("labels: expected together with codes, got one without the other")
         self.queries, self.bits = _packed("query_codes", query_codes, bits)
         self.query_labels = _checked_labels("query_labels", query_labels, len(query_codes))
+        check_device("query_labels", query_labels, "query_codes", query_codes)
         if codes is None or labels is None:
             self.codes, self.labels, self.own_left_out = self.queries, self.query_labels, True
             return
         self.codes, length = _packed("codes", codes, bits)
         self.labels = _checked_labels("labels", labels, len(codes))
+        check_device("codes", codes, "query_codes", query_codes)
+        check_device("labels", labels, "codes", codes)
         self.own_left_out = ref_includes_query
         if length != self.bits:
             raise ValueError(f"codes: expected codes of {self.bits} bits as queries have, got {length}")
@@ -90,22 +94,26 @@ class HammingPairs:
 
 def _packed(name: str, codes: Tensor, bits: int | None) -> tuple[Tensor, int]:
     """Returns codes as packed words and their length in bits."""
-    if len(codes) == 0:
-        raise ValueError(f"{name}: expected at least one code, got none")
+    check_tensor(name, codes)
+    if codes.ndim != 2 or codes.numel() == 0:
+        raise ValueError(f"{name}: expected shape [N, K] with N and K of at least 1, got {list(codes.shape)}")
     if bits is None:
         if codes.dtype == torch.int64 and bool((codes.abs() > 1).any()):
             raise TypeError(f"bits: expected the length of the packed {name}, got None")
+        if codes.is_floating_point() and bool(codes.isnan().any()):
+            raise ValueError(f"{name}: expected numbers, got NaN")
         return ops.pack_codes(codes), codes.shape[1]
-    check_at_least_one("bits", bits)
+    check_integer("bits", bits, least=1)
     if codes.dtype != torch.int64:
         raise TypeError(f"{name}: expected int64 words from pack_codes where bits is given, got {codes.dtype}")
-    if codes.ndim != 2 or codes.shape[1] != -(-bits // 64):
+    if codes.shape[1] != -(-bits // 64):
         raise ValueError(f"{name}: expected shape [N, {-(-bits // 64)}] for {bits} bits, got {list(codes.shape)}")
     return codes, bits
 
 
 def _checked_labels(name: str, labels: Tensor, count: int) -> Tensor:
     """Returns class numbers ``[count]`` as they are, or flags ``[count, L]`` as float32."""
+    check_tensor(name, labels)
     if labels.ndim != 2:
         check_labels(name, labels, count)
         return labels

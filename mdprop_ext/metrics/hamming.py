@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mdprop_ext.metrics._arguments import check_at_least_one, check_choice
+from mdprop_ext._arguments import check_choice, check_integer
 from mdprop_ext.metrics._average_precision import DIVISORS, TIES, average_precisions, tied_average_precisions
 from mdprop_ext.metrics._hamming_pairs import HammingPairs
 
@@ -130,11 +130,8 @@ def hamming_metrics(
     check_choice("divisor", divisor, DIVISORS)
     check_choice("ties", ties, TIES)
     if top_k is not None:
-        check_at_least_one("top_k", top_k)
-    if not isinstance(radius, int) or isinstance(radius, bool):
-        raise TypeError(f"radius: expected an int, got {type(radius).__name__}")
-    if radius < 0:
-        raise ValueError(f"radius: expected at least 0, got {radius}")
+        check_integer("top_k", top_k, least=1)
+    check_integer("radius", radius, least=0)
     pairs = HammingPairs(query_codes, query_labels, codes, labels, ref_includes_query, bits)
     answered = 0
     precision_sum = within_sum = 0.0

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from mdprop_ext import ops
-from mdprop_ext.metrics._arguments import check_at_least_one, check_embeddings
+from mdprop_ext._arguments import check_integer
+from mdprop_ext.metrics._arguments import check_embeddings
 
 # Values of a temporary copy of some rows.
 _MAX_VALUES_HELD = 1 << 22
@@ -42,8 +43,8 @@ def k_means(points: Tensor, clusters: int, *, seed: int = 0, iterations: int = 1
         D. Arthur, S. Vassilvitskii: k-means++: The Advantages of Careful Seeding. SODA 2007.
     """
     check_embeddings("points", points)
-    check_at_least_one("clusters", clusters)
-    check_at_least_one("iterations", iterations)
+    check_integer("clusters", clusters, least=1)
+    check_integer("iterations", iterations, least=1)
     if clusters > len(points):
         raise ValueError(f"clusters: expected at most the {len(points)} points, got {clusters}")
     points = points.detach() if points.dtype in (torch.float32, torch.float64) else points.detach().float()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mdprop_ext.metrics._arguments import check_labels
+from mdprop_ext.metrics._arguments import check_device, check_labels, check_tensor
 
 
 def nmi(labels: Tensor, clusters: Tensor) -> float:
@@ -28,7 +28,7 @@ def nmi(labels: Tensor, clusters: Tensor) -> float:
 
     Raises:
         TypeError: If an argument does not hold integers.
-        ValueError: If shapes disagree or are empty.
+        ValueError: If shapes or devices disagree, or shapes are empty.
 
     Example:
         >>> nmi(torch.tensor([0, 0, 1, 1]), torch.tensor([5, 5, 3, 3]))
@@ -62,7 +62,7 @@ def ami(labels: Tensor, clusters: Tensor) -> float:
 
     Raises:
         TypeError: If an argument does not hold integers.
-        ValueError: If shapes disagree or are empty.
+        ValueError: If shapes or devices disagree, or shapes are empty.
 
     Example:
         >>> ami(torch.tensor([0, 0, 0, 0]), torch.tensor([0, 1, 2, 3]))
@@ -94,8 +94,10 @@ class _Contingency(NamedTuple):
 
 
 def _contingency(labels: Tensor, clusters: Tensor) -> _Contingency:
+    check_tensor("labels", labels)
     check_labels("labels", labels, labels.numel())
     check_labels("clusters", clusters, len(labels))
+    check_device("clusters", clusters, "labels", labels)
     if len(labels) == 0:
         raise ValueError("labels: expected at least one, got none")
     _, label_of, label_sizes = torch.unique(labels, return_inverse=True, return_counts=True)

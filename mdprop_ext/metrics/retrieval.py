@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mdprop_ext import ops
-from mdprop_ext.metrics._arguments import check_at_least_one, check_choice, check_embeddings, check_labels
+from mdprop_ext._arguments import check_choice, check_integer
+from mdprop_ext.metrics._arguments import check_device, check_embeddings, check_labels, check_pair
 from mdprop_ext.metrics._average_precision import DIVISORS, average_precisions, precision_sums
-from mdprop_ext.metrics._ranking import without_own
+from mdprop_ext.metrics._ranking import ranked
 
 #: What ``include`` of :func:`retrieval_metrics` may ask for.
 EXTRAS = ("precision", "r_precision", "map", "mrr")
@@ -68,9 +68,10 @@ def retrieval_metrics(
         ``mrr_at_K`` if ``top_k`` is given), and the number ``lone_queries``.
 
     Raises:
-        TypeError: If embeddings are not floating-point, labels not integers, or ``top_k`` not an int.
-        ValueError: If shapes disagree, a value is not finite, ``ks`` is empty or holds a number below 1, ``top_k`` is
-            below 1, ``include`` or ``divisor`` is unknown, or all queries are lone.
+        TypeError: If embeddings are not floating-point or differ in dtype, labels are not integers, ``ks`` or
+            ``include`` is no sequence, or a number in ``ks`` or ``top_k`` not an int.
+        ValueError: If shapes or devices disagree, a value is not finite, ``ks`` is empty or holds a number below 1,
+            ``top_k`` is below 1, ``include`` or ``divisor`` is unknown, or all queries are lone.
 
     Example:
         >>> embeddings = torch.tensor([[0.0], [0.1], [1.0], [1.1]])
@@ -82,13 +83,7 @@ def retrieval_metrics(
     Reference:
         K. Musgrave, S. Belongie, S. Lim: A Metric Learning Reality Check. ECCV 2020.
     """
-    if not ks or min(ks) < 1:
-        raise ValueError(f"ks: expected at least one number, each at least 1, got {tuple(ks)}")
-    for name in include:
-        check_choice("include", name, EXTRAS)
-    check_choice("divisor", divisor, DIVISORS)
-    if top_k is not None:
-        check_at_least_one("top_k", top_k)
+    _check_options(ks, include, top_k, divisor)
     reference, reference_labels, ref_includes_query = _checked_reference(
         query, query_labels, reference, reference_labels, ref_includes_query
     )
@@ -97,17 +92,33 @@ def retrieval_metrics(
     if len(answerable) == 0:
         raise ValueError("query_labels: expected a query with a relevant reference, got none")
     references = len(reference) - int(ref_includes_query)
-    ranked = (top_k or references) if {"map", "mrr"} & set(include) else 1
-    depth = min(max(*ks, ranked, int(relevant.max())), references)
+    full = (top_k or references) if {"map", "mrr"} & set(include) else 1
+    depth = min(max(*ks, full, int(relevant.max())), references)
     sums: dict[str, Tensor] = {}
     with torch.no_grad():
         for rows in torch.split(answerable, max(1, _MAX_NEIGHBOURS_HELD // max(depth, query.shape[1]))):
-            nearest = _nearest(query[rows], reference, depth, left_out=rows if ref_includes_query else None)
+            nearest = ranked(query[rows], reference, depth, left_out=rows if ref_includes_query else None)
             hits = reference_labels[nearest] == query_labels[rows, None]
             for name, values in _measures(hits, relevant[rows], ks, include, top_k, divisor).items():
                 sums[name] = sums.get(name, 0.0) + values.sum(dtype=torch.float64)
     means = (torch.stack(list(sums.values())) / len(answerable)).tolist()
     return {**dict(zip(sums, means, strict=True)), "lone_queries": float(len(query) - len(answerable))}
+
+
+def _check_options(ks: Sequence[int], include: Sequence[str], top_k: int | None, divisor: str) -> None:
+    """Raises unless all are as :func:`retrieval_metrics` says."""
+    for name, values in (("ks", ks), ("include", include)):
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise TypeError(f"{name}: expected a sequence such as a tuple or a list, got {values!r}")
+    if not ks:
+        raise ValueError("ks: expected at least one number, got none")
+    for k in ks:
+        check_integer("ks", k, least=1)
+    for extra in include:
+        check_choice("include", extra, EXTRAS)
+    check_choice("divisor", divisor, DIVISORS)
+    if top_k is not None:
+        check_integer("top_k", top_k, least=1)
 
 
 def _checked_reference(
@@ -120,14 +131,16 @@ def _checked_reference(
     """Checks all items and returns reference, labels and whether it includes the queries: by default it is them."""
     if (reference is None) != (reference_labels is None):
         raise ValueError("reference_labels: expected together with reference, got one without the other")
-    check_embeddings("query", query)
+    if reference is None:
+        check_embeddings("query", query)
+    else:
+        check_pair(query, reference)
     check_labels("query_labels", query_labels, len(query))
+    check_device("query_labels", query_labels, "query", query)
     if reference is None or reference_labels is None:
         return query, query_labels, True
-    check_embeddings("reference", reference)
     check_labels("reference_labels", reference_labels, len(reference))
-    if reference.shape[1] != query.shape[1]:
-        raise ValueError(f"reference: expected shape [N, {query.shape[1]}], got {list(reference.shape)}")
+    check_device("reference_labels", reference_labels, "reference", reference)
     if ref_includes_query and len(reference) < len(query):
         raise ValueError(f"reference: expected at least the {len(query)} queries, got {len(reference)} references")
     return reference, reference_labels, ref_includes_query
@@ -154,14 +167,6 @@ def _measures(
 
 def _relevant_counts(query_labels: Tensor, reference_labels: Tensor) -> Tensor:
     """Returns how many references share each query's label, ``[Q]``."""
-    ordered = reference_labels.sort().values
-    labels = query_labels.contiguous()
+    ordered = reference_labels.long().sort().values  # as int64, since a search knows no bool
+    labels = query_labels.long().contiguous()
     return torch.searchsorted(ordered, labels, right=True) - torch.searchsorted(ordered, labels)
-
-
-def _nearest(query: Tensor, reference: Tensor, depth: int, *, left_out: Tensor | None) -> Tensor:
-    """Returns indices ``[Q, depth]`` of the nearest references, without the one at ``left_out[i]`` for query i."""
-    if left_out is None:
-        return ops.knn_topk(query, reference, depth, metric="sqeuclidean")[1]
-    indices = ops.knn_topk(query, reference, depth + 1, metric="sqeuclidean")[1]
-    return without_own(indices, left_out)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from mdprop_ext._arguments import check_integer
 from mdprop_ext.metrics._arguments import check_embeddings
 
 
@@ -31,7 +32,7 @@ def spectral_decay(embeddings: Tensor, mode: int = 1) -> float:
         The divergence in nats, at least 0.
 
     Raises:
-        TypeError: If ``embeddings`` are not floating-point.
+        TypeError: If ``embeddings`` are not floating-point, or ``mode`` not an int.
         ValueError: If the shape is not ``[N, D]``, a value is not finite, all are 0, or ``|mode|`` is not between 1
             and the number of singular values.
 
@@ -44,6 +45,7 @@ def spectral_decay(embeddings: Tensor, mode: int = 1) -> float:
         Generalization Performance in Deep Metric Learning. ICML 2020.
     """
     check_embeddings("embeddings", embeddings)
+    check_integer("mode", mode, least=-min(embeddings.shape))
     if not 1 <= abs(mode) <= min(embeddings.shape):
         raise ValueError(f"mode: expected an absolute value from 1 to {min(embeddings.shape)}, got {mode}")
     values = torch.linalg.svdvals(embeddings.detach().double())

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from mdprop_ext.recipes._arguments import check_choice, check_integer, check_number
+from mdprop_ext._arguments import check_choice, check_integer, check_number
 from mdprop_ext.recipes.base import Criterion
 
 #: ``"joint"``: one loss over the union, in which pairs of all distributions meet; ``"separate"``: the mean of one loss

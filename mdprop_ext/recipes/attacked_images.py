@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mdprop_ext import ops
 from mdprop_ext.data import ImageSet
 from mdprop_ext.metrics import retrieval_metrics
 from mdprop_ext.recipes.evaluation import AttackSetting, build_attack, spread_batches
@@ -116,22 +115,3 @@ def query_recall(queries: Tensor, positions: Tensor, gallery: Tensor, labels: Te
         queries, labels[positions], gallery[order], labels[order], ref_includes_query=True, ks=(1,)
     )
     return found["recall_at_1"]
-
-
-def nearest_others(queries: Tensor, positions: Tensor, gallery: Tensor, count: int) -> Tensor:
-    """Finds the nearest images of a gallery, each query's own clean version left out.
-
-    Args:
-        queries: Embeddings ``[M, D]`` of the images at ``positions``, or of attacked versions.
-        positions: Places of the queries in the gallery, int64 ``[M]``.
-        gallery: Embeddings ``[N, D]``.
-        count: Neighbours of each query, less than N.
-
-    Returns:
-        Places in the gallery int64 ``[M, count]``, nearest first.
-    """
-    nearest = ops.knn_topk(queries, gallery, count + 1, metric="sqeuclidean")[1]
-    kept = nearest != positions[:, None]
-    # Where the image itself is not among them, the farthest makes room instead.
-    kept[:, -1] &= ~kept.all(1)
-    return nearest[kept].view(-1, count)

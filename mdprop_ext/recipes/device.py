@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import torch
 
-from mdprop_ext.recipes._arguments import check_choice
+from mdprop_ext._arguments import check_choice
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 

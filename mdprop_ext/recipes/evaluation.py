@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdprop_ext import ops
+from mdprop_ext._arguments import check_integer, check_number
 from mdprop_ext.attacks import Attack, FeaturePush, FeatureTargetAttack
 from mdprop_ext.data import ImageSet
-from mdprop_ext.metrics import pi_ratio, retrieval_metrics, spectral_decay
+from mdprop_ext.metrics import nearest_neighbours, pi_ratio, retrieval_metrics, spectral_decay
 from mdprop_ext.nn import branch_names
-from mdprop_ext.recipes._arguments import check_integer, check_number
 
 _BATCH_SIZE = 256
 PROTOCOL_ATTACKS = ("st", "mt2", "mt5")
@@ -148,7 +147,8 @@ class RobustnessMeter:
 
         queries = torch.empty_like(self.gallery)
         queries[torch.cat(self._batches).to(device)] = _in_batches(self.model, self._batches, attacked)
-        nearest = _nearest_other(queries, self.gallery)
+        own = torch.arange(len(queries), device=device)
+        nearest = nearest_neighbours(queries, self.gallery, 1, left_out=own)[:, 0]
         answerable = torch.bincount(labels)[labels] > 1
         return (labels[nearest] == labels)[answerable]
 
@@ -270,10 +270,3 @@ def spread_batches(labels: Tensor, seed: int) -> list[Tensor]:
     others = int((labels != largest).sum())
     count = max(1, min(-(-len(labels) // _BATCH_SIZE), others))
     return [by_class[first::count] for first in range(count)]
-
-
-def _nearest_other(queries: Tensor, gallery: Tensor) -> Tensor:
-    """Index ``[N]`` of the nearest gallery image of each query that is not the query's own, of the same index."""
-    nearest = ops.knn_topk(queries, gallery, 2, metric="sqeuclidean")[1]
-    own = torch.arange(len(queries), device=queries.device)
-    return torch.where(nearest[:, 0] == own, nearest[:, 1], nearest[:, 0])

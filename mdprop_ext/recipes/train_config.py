@@ -8,9 +8,9 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from mdprop_ext._arguments import check_choice, check_integer, check_number
 from mdprop_ext.losses import LOSS_NAMES
 from mdprop_ext.nn.backbones import conv4, resnet18, resnet50
-from mdprop_ext.recipes._arguments import check_choice, check_integer, check_number
 from mdprop_ext.recipes.settings import nearest_name
 from mdprop_ext.recipes.user_objects import build_user_model, is_user_object
 

@@ -111,6 +111,13 @@ def test_start_goes_on_in_the_middle_of_an_epoch() -> None:
         assert len(sampler) == len(whole)
 
 
+def test_many_classes_are_sorted_out_at_once() -> None:
+    # Steps for each class that grow with all images, or with all classes, would take half a minute here.
+    labels = torch.arange(50_000).flip(0)
+    sampler = ClassBatchSampler(labels, 50_000, 1)
+    assert sorted(next(iter(sampler))) == list(range(50_000))
+
+
 def test_global_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
     list(ClassBatchSampler([0, 0, 1, 1], 2, 2, 0))
@@ -139,6 +146,9 @@ def test_serves_a_data_loader() -> None:
         (([0, 1], 1, 0), ValueError, "per_class: expected at least 1, got 0"),
         (([0, 1], 1, 1, -1), ValueError, "seed: expected at least 0, got -1"),
         (([0.5, 1.0], 1, 1), TypeError, "labels: expected integers"),
+        (([0, 1], 1.0, 1), TypeError, "classes: expected an integer, got float"),
+        (([0, 1], 1, 1.0), TypeError, "per_class: expected an integer, got float"),
+        (([0, 1], 1, 1, 0.5), TypeError, "seed: expected an integer, got float"),
         (([[0, 1]], 1, 1), ValueError, r"labels: expected shape \[N\], got \[1, 2\]"),
     ],
 )

@@ -123,6 +123,21 @@ def test_bad_arguments_are_named(arguments: tuple[int, ...], options: dict[str, 
         EpochBatchSampler(*arguments, **options)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"count": 4.0}, "count"),
+        ({"batch_size": 2.0}, "batch_size"),
+        ({"seed": 0.5}, "seed"),
+        ({"rank": 0.0}, "rank"),
+        ({"world_size": 1.0}, "world_size"),
+    ],
+)
+def test_numbers_that_are_no_integers_are_refused(arguments: dict[str, float], name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}: expected an integer, got float"):
+        EpochBatchSampler(**{"count": 4, "batch_size": 2, "rank": 0, "world_size": 1, **arguments})
+
+
 @pytest.mark.parametrize(("arguments", "name"), [((-1,), "epoch"), ((0, -1), "start")])
 def test_negative_epoch_and_start_are_refused(arguments: tuple[int, ...], name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected at least 0, got -1"):

@@ -35,6 +35,8 @@ def test_alone_it_holds_everything() -> None:
     assert repr(ShardSampler(3)) == "ShardSampler(3, rank=0, world_size=1)"
 
 
-def test_negative_count_is_refused() -> None:
+def test_bad_counts_are_refused() -> None:
+    with pytest.raises(TypeError, match="count: expected an integer, got float"):
+        ShardSampler(1.5)
     with pytest.raises(ValueError, match="count: expected at least 0, got -1"):
         ShardSampler(-1)

@@ -29,6 +29,17 @@ def test_proxies_stay_in_float32(loss: ClassLoss, dtype: torch.dtype) -> None:
     assert torch.equal(inside, loss(half.detach().float(), labels))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_labels_may_be_of_any_integer_type(loss: ClassLoss, dtype: torch.dtype) -> None:
+    embeddings, labels = batch(LABELS["balanced"])
+    assert torch.equal(loss(embeddings, labels.to(dtype)), loss(embeddings, labels))
+
+
+def test_proxies_start_about_one_unit_long(loss: ClassLoss) -> None:
+    lengths = type(loss)(classes=50, embedding_dim=400).proxies.norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones(50), rtol=0, atol=0.2)
+
+
 def test_float64_embeddings_are_computed_in_float64(loss: ClassLoss) -> None:
     embeddings, labels = batch(LABELS["balanced"])
     value, gradient, proxies = value_and_gradients(lambda e: loss(e, labels), embeddings, loss)

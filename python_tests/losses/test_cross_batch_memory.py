@@ -17,6 +17,7 @@ from mdprop_ext.losses import (
     CrossBatchMemory,
     MultiSimilarityLoss,
     MultiSimilarityMiner,
+    ProxyAnchorLoss,
     TripletMarginLoss,
     all_pairs,
 )
@@ -156,6 +157,16 @@ def test_bad_batches_are_named(count_and_width: tuple[int, int]) -> None:
     count, width = count_and_width
     with pytest.raises(ValueError, match=rf"embeddings: expected shape \[N, 5\], N <= 20, got \[{count}, {width}\]"):
         memory()(torch.zeros(count, width), torch.zeros(count, dtype=torch.int64))
+
+
+def test_losses_of_proxies_are_refused() -> None:
+    with pytest.raises(TypeError, match="loss: expected a loss of pairs or triplets, got ProxyAnchorLoss"):
+        memory(ProxyAnchorLoss(4, DIMENSION))
+
+
+def test_a_size_that_is_no_integer_is_refused() -> None:
+    with pytest.raises(TypeError, match="size: expected an integer, got float"):
+        memory(size=20.0)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import gathered_worker as worker
 import pytest
 import torch
+from distributed import run_on_ranks
 from loss_cases import assert_equal, batch
+from losses import gathered_cases as cases
 from torch import Tensor, nn
 
 from mdprop_ext.losses import GatheredLoss, MultiSimilarityLoss
@@ -18,17 +18,15 @@ if not torch.distributed.is_available():
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def results() -> list[dict[str, Any]]:
     """What both processes found."""
-    folder: Path = tmp_path_factory.mktemp("gathered")
-    torch.multiprocessing.spawn(worker.work, args=(str(folder),), nprocs=worker.WORLD_SIZE)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(worker.WORLD_SIZE)]
+    return run_on_ranks(cases.work, cases.WORLD_SIZE)
 
 
-@pytest.mark.parametrize("case", worker.losses())
+@pytest.mark.parametrize("case", cases.losses())
 def test_equals_one_process_with_the_joined_batch(results: list[dict[str, Any]], case: str) -> None:
-    loss, network = worker.seeded(worker.losses()[case]), worker.network()
-    expected = worker.run_steps(loss, network, lambda step: slice(None))
+    loss, network = cases.seeded(cases.losses()[case]), cases.network()
+    expected = cases.run_steps(loss, network, lambda step: slice(None))
     assert any(gradient.any() for gradient in expected["network"])
     for found in results:
         for what, tensors in expected.items():
@@ -42,7 +40,7 @@ def test_all_processes_hold_the_same_queue(results: list[dict[str, Any]]) -> Non
 
 def test_samplers_take_their_place_from_torch_distributed(results: list[dict[str, Any]]) -> None:
     first, second = (found["samplers"] for found in results)
-    alone = worker.samplers()
+    alone = cases.samplers()
     assert first["shard"] + second["shard"] == alone["shard"] == list(range(11))
     for name in ("class", "epoch"):
         joined = [one + other for one, other in zip(first[name], second[name], strict=True)]

@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 import torch
 from loss_cases import LABELS, assert_equal, batch, peer, value_and_gradients
+from torch import Tensor
 
 from mdprop_ext.losses import (
+    ArcFaceLoss,
     BatchHardMiner,
     ContrastiveLoss,
+    IndicesTuple,
     MinedLoss,
     MultiSimilarityLoss,
     MultiSimilarityMiner,
     TripletMarginLoss,
     TripletMarginMiner,
+    all_pairs,
 )
 
 MARGIN = 0.3
@@ -86,6 +90,23 @@ def test_parameters_and_options_show() -> None:
     loss = MinedLoss(peer("losses").ArcFaceLoss(4, 5), BatchHardMiner())
     assert [name for name, _ in loss.named_parameters()] == ["loss.W"]
     assert "(miner): BatchHardMiner(normalize=True)" in repr(loss)
+
+
+def test_a_miner_of_ones_own_sees_full_precision_and_no_graph() -> None:
+    embeddings, labels = batch(LABELS["balanced"])
+    seen = []
+
+    def miner(vectors: Tensor, classes: Tensor) -> IndicesTuple:
+        seen.append((vectors.dtype, vectors.requires_grad))
+        return all_pairs(classes)
+
+    MinedLoss(ContrastiveLoss(), miner)(embeddings.bfloat16().requires_grad_(), labels)
+    assert seen == [(torch.float32, False)]
+
+
+def test_losses_of_proxies_are_refused() -> None:
+    with pytest.raises(TypeError, match="loss: expected a loss of pairs or triplets, got ArcFaceLoss"):
+        MinedLoss(ArcFaceLoss(4, 5), BatchHardMiner())
 
 
 def test_bad_batches_are_named() -> None:

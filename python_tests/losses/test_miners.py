@@ -8,7 +8,15 @@ import pytest
 import torch
 from loss_cases import LABELS, batch, peer
 
-from mdprop_ext.losses import BatchHardMiner, IndicesTuple, Miner, MultiSimilarityMiner, TripletMarginMiner
+from mdprop_ext.losses import (
+    BatchHardMiner,
+    IndicesTuple,
+    MinedLoss,
+    Miner,
+    MultiSimilarityMiner,
+    TripletMarginLoss,
+    TripletMarginMiner,
+)
 
 
 def rows(indices: IndicesTuple) -> list[list[int]]:
@@ -86,6 +94,14 @@ def test_kinds_part_the_violating_triplets() -> None:
     assert by_kind["hard"]
     assert semihard
     assert sorted(by_kind["hard"] + semihard) == by_kind["all"]
+
+
+@EVERY_MINER
+@pytest.mark.parametrize("rows_of_nan", [slice(3, 4), slice(None)])
+def test_a_nan_shows_in_the_loss_of_what_was_mined(miner: Miner, rows_of_nan: slice) -> None:
+    embeddings, labels = batch(LABELS["balanced"])
+    embeddings[rows_of_nan] = torch.nan
+    assert MinedLoss(TripletMarginLoss(margin=0.5), miner)(embeddings, labels).isnan()
 
 
 def test_batch_hard_on_a_line() -> None:

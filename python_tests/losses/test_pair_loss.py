@@ -104,6 +104,37 @@ def test_references_of_another_precision_are_taken_in_the_higher_one(loss: PairL
     assert torch.equal(mixed, loss(embeddings.bfloat16().float(), labels, None, embeddings.float(), labels))
 
 
+@EVERY_LOSS
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.bool])
+def test_labels_may_be_of_any_integer_type(loss: PairLoss, dtype: torch.dtype) -> None:
+    embeddings, labels = batch([0, 0, 1, 1, 0, 1])
+    assert torch.equal(loss(embeddings, labels.to(dtype)), loss(embeddings, labels))
+
+
+@EVERY_LOSS
+def test_the_embeddings_themselves_may_be_references_of_other_labels(loss: PairLoss) -> None:
+    embeddings, labels = batch(LABELS["balanced"])
+    others = labels.roll(4)
+    expected = loss(embeddings, labels, None, embeddings.clone(), others)
+    assert torch.equal(loss(embeddings, labels, None, embeddings, others), expected)
+    assert torch.equal(loss(embeddings, labels, None, embeddings, labels), loss(embeddings, labels))
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        ([0, 0], TypeError, "labels: expected a tensor, got list"),
+        (torch.zeros(2), TypeError, "labels: expected an integer tensor, got torch.float32"),
+        (torch.zeros(2, dtype=torch.complex64), TypeError, "labels: expected an integer tensor, got torch.complex64"),
+        (torch.zeros(3, dtype=torch.int64), ValueError, r"labels: expected shape \[2\], got \[3\]"),
+        (torch.zeros(2, dtype=torch.int64, device="meta"), ValueError, "labels: expected the device of embeddings"),
+    ],
+)
+def test_bad_labels_are_named(labels: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ContrastiveLoss()(torch.ones(2, 3), labels)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -115,6 +146,11 @@ def test_references_of_another_precision_are_taken_in_the_higher_one(loss: PairL
             r"ref_emb: expected shape \[M, 3\], got \[2, 4\]",
         ),
         ({"ref_emb": torch.zeros(2, 3), "ref_labels": torch.zeros(2)}, TypeError, "ref_labels: expected an integer"),
+        (
+            {"ref_emb": torch.zeros(2, 3), "ref_labels": torch.zeros(2, dtype=torch.int64, device="meta")},
+            ValueError,
+            "ref_labels: expected the device of ref_emb, cpu, got meta",
+        ),
         ({"indices_tuple": (torch.zeros(1),) * 2}, ValueError, "indices_tuple: expected 3 .* or 4 .*, got 2"),
     ],
 )

@@ -130,6 +130,14 @@ def test_equals_pytorch_metric_learning() -> None:
         assert ours["map_at_r"] == pytest.approx(theirs["mean_average_precision_at_r"], abs=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32])
+def test_labels_may_be_of_any_integer_type(dtype: torch.dtype) -> None:
+    points, labels = draw(1, 10, 2)
+    expected = retrieval_metrics(points, labels, points + 1, labels)
+    assert retrieval_metrics(points, labels.to(dtype), points + 1, labels.to(dtype)) == expected
+    assert retrieval_metrics(points, labels.to(dtype), points + 1, labels) == expected
+
+
 def test_inputs_that_require_grad_are_accepted() -> None:
     points, labels = draw(1, 10, 2)
     assert retrieval_metrics(points.clone().requires_grad_(), labels) == retrieval_metrics(points, labels)
@@ -168,7 +176,24 @@ LABELS = torch.zeros(3, dtype=torch.int64)
             "reference: expected at least the 3 queries, got 2",
         ),
         ({"ks": ()}, ValueError, "ks: expected at least one number"),
-        ({"ks": (1, 0)}, ValueError, "ks: .* each at least 1"),
+        ({"ks": (1, 0)}, ValueError, "ks: expected at least 1, got 0"),
+        ({"ks": 5}, TypeError, "ks: expected a sequence .* got 5"),
+        ({"ks": (1.5,)}, TypeError, "ks: expected an integer, got float"),
+        ({"ks": (True,)}, TypeError, "ks: expected an integer, got bool"),
+        ({"include": "map"}, TypeError, "include: expected a sequence .* got 'map'"),
+        ({"query": [[0.0]]}, TypeError, "query: expected a tensor, got list"),
+        ({"query_labels": [0, 0, 0]}, TypeError, "query_labels: expected a tensor, got list"),
+        ({"query_labels": LABELS.to("meta")}, ValueError, "query_labels: expected the device of query, cpu, got meta"),
+        (
+            {"reference": torch.zeros(3, 2, dtype=torch.float64), "reference_labels": LABELS},
+            TypeError,
+            "reference: expected the dtype of query, torch.float32, got torch.float64",
+        ),
+        (
+            {"reference": torch.zeros(3, 2), "reference_labels": LABELS.to("meta")},
+            ValueError,
+            "reference_labels: expected the device of reference",
+        ),
     ],
 )
 def test_bad_arguments_are_named(change: dict[str, object], error: type[Exception], message: str) -> None:

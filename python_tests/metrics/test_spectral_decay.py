@@ -62,6 +62,7 @@ def test_unused_direction_gives_a_finite_value() -> None:
     [
         (torch.ones(4, 3), 0, ValueError, "mode: expected an absolute value from 1 to 3, got 0"),
         (torch.ones(4, 3), -4, ValueError, "mode: .* got -4"),
+        (torch.ones(4, 3), 1.5, TypeError, "mode: expected an integer, got float"),
         (torch.zeros(4, 3), 1, ValueError, "embeddings: expected a value other than 0"),
         (torch.full((4, 3), math.nan), 1, ValueError, "embeddings: expected finite values"),
         (torch.ones(4), 1, ValueError, r"embeddings: expected shape \[N, D\]"),

@@ -1,4 +1,4 @@
-"""Checks of the hyper-parameters that the recipes share."""
+"""Checks of numbers and names, shared by all parts of the package."""
 
 from __future__ import annotations
 

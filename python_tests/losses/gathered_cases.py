@@ -1,14 +1,13 @@
-"""What each process of the test of gathered losses does; a module of its own, so that new processes can import it."""
+"""Losses of the joined batches of several processes, and what each of these processes computes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from loss_cases import batch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mdprop_ext.data import ClassBatchSampler, EpochBatchSampler, ShardSampler
@@ -92,10 +91,8 @@ def samplers() -> dict[str, list[Any]]:
     }
 
 
-def work(rank: int, folder: str) -> None:
-    """Runs all cases as one of the processes and saves the results."""
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD_SIZE)
+def work(rank: int) -> dict[str, Any]:
+    """Runs all cases as one of the processes."""
     results: dict[str, Any] = {"samplers": samplers()}
     for name, factory in losses().items():
 
@@ -105,5 +102,4 @@ def work(rank: int, folder: str) -> None:
 
         embed = DistributedDataParallel(network())
         results[name] = run_steps(GatheredLoss(seeded(factory)), embed, part)
-    torch.save(results, Path(folder) / f"{rank}.pt")
-    distributed.destroy_process_group()
+    return results
