@@ -80,6 +80,16 @@ def test_forward_and_backward(name, dtype, training, activation, with_residual):
         assert_near(wanted, exact, (relative, absolute * largest), "gradients of the oracle")
 
 
+@pytest.mark.parametrize("route", range(4))
+@pytest.mark.parametrize("training", [True, False])
+def test_the_public_reference_and_the_kernel_agree(route, training):
+    x, args = batch("planes_1d", torch.float64), tables(3, 6, torch.float64)
+    _, ids, sizes = list(routes(8))[route]
+    y = forward_kernels.multi_batch_norm(x, *args, branch=sizes if ids is None else ids, training=training)
+    expected = RAW.multi_batch_norm(x, *args, None, ids, sizes, training, EPS, None)[0]
+    assert_near((y,), (expected,), TOLERANCE[torch.float64], "public")
+
+
 @BY_SHAPE
 @BY_DTYPE
 @pytest.mark.parametrize("activation", [None, "relu"])

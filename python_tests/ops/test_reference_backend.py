@@ -30,6 +30,7 @@ batch = torch.full((2, 3), 4.0), torch.full((2, 3), 2.0), torch.tensor([5, 0])
 torch.ops.mdprop.multi_batch_norm_update_(means, variances, [], *batch, 0.5)
 assert torch.stack(means).tolist() == [[2.0] * 3, [0.0] * 3]
 assert torch.stack(variances).tolist() == [[1.75] * 3, [1.0] * 3]
+assert torch.ops.mdprop._cuda_probe(torch.ones(2, 3)).tolist() == [[0, 1, 2], [3, 4, 5]]
 assert "mdprop_ext._C" not in sys.modules
 """
 
