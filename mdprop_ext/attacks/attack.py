@@ -21,7 +21,6 @@ from mdprop_ext.attacks.model_state import (
     drawn_seed,
     forked_random_state,
     usable_by_autograd,
-    without_replication,
 )
 from mdprop_ext.attacks.objectives import Objective, TargetRule
 from mdprop_ext.attacks.options import AttackOptions
@@ -203,7 +202,7 @@ class Attack:
         return self._kept(x, found.images), found.steps, aim
 
     def _forward(self, batch: Tensor) -> Any:
-        output = without_replication(self.model)(batch)
+        output = self.model(batch)
         return output if self.output_fn is None else self.output_fn(output)
 
     def _targets(self, x: Tensor, y: Any, aim: Aim, generator: torch.Generator) -> Any:
