@@ -236,6 +236,11 @@ def test_torch_cannot_drop_the_branches_by_its_own_conversion():
         ({"branches": ("main", "")}, ValueError, "not empty"),
         ({"branches": "main"}, TypeError, "branches"),
         ({"branches": (1, 2)}, TypeError, "branches"),
+        ({"branches": 3}, TypeError, "branches must be a sequence of strings"),
+        ({"branches": {"main", "adv"}}, TypeError, "branches must be a sequence of strings"),
+        ({"branches": iter(["main", "adv"])}, TypeError, "branches must be a sequence of strings"),
+        ({"num_branches": 2.0}, TypeError, "num_branches must be a whole number, got 2.0"),
+        ({"num_branches": True}, TypeError, "num_branches must be a whole number, got True"),
         ({"activation": "gelu"}, ValueError, "activation"),
     ],
 )
