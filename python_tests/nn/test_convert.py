@@ -6,6 +6,7 @@ import pytest
 import torch
 from nn.peer_layers import BatchNormAct2d
 from torch import nn
+from torch.nn.utils import parametrize
 
 from mdprop_ext.nn import (
     MultiBatchNorm1d,
@@ -229,8 +230,22 @@ def test_branch_parameters():
     assert [id(parameter) for parameter in branch_parameters(model, 0)] == [
         id(value) for layer in (model[1], model[6]) for value in (layer.weight, layer.bias)
     ]
+    # At once, before somebody iterates.
     with pytest.raises(ValueError, match="'adv' is unknown"):
-        list(branch_parameters(model, "adv"))
+        branch_parameters(model, "adv")
+    with pytest.raises(ValueError, match="Linear has no multi-branch batch norm"):
+        branch_parameters(nn.Linear(2, 2), "adv")
+
+
+def test_layers_of_a_subclass_are_not_stripped_of_what_they_add():
+    model = convert_multi_bn(network(), NAMES, fuse_activation=True)
+    parametrize.register_parametrization(model[6], "weight", nn.Softplus())
+    text = repr(model)
+    with pytest.raises(TypeError, match="cannot strip a ParametrizedMultiBatchNorm1d: expected MultiBatchNorm1d"):
+        strip_branches(model, "st")
+    assert repr(model) == text
+    parametrize.remove_parametrizations(model[6], "weight")
+    assert type(strip_branches(model, "st")[6]) is nn.BatchNorm1d
 
 
 def test_converting_again_is_idempotent_for_the_same_branches_only():
@@ -256,5 +271,7 @@ def test_a_model_without_batch_norm_is_refused():
         convert_multi_bn(nn.Sequential(nn.Linear(2, 2), nn.InstanceNorm2d(2)), NAMES)
     with pytest.raises(TypeError, match="branches"):
         convert_multi_bn(nn.BatchNorm2d(2), "main")
+    with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got list"):
+        convert_multi_bn([nn.BatchNorm2d(2)], NAMES)
     with pytest.raises(ValueError, match="'adv' is unknown"):
         strip_branches(MultiBatchNorm2d(2), "adv")
