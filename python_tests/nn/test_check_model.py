@@ -158,6 +158,23 @@ def test_what_torch_makes_of_a_layer_with_one_branch():
     assert (found.where, "never uses them" in found.what) == (("0",), True)
 
 
+def test_copies_on_several_cards_are_a_hazard():
+    assert check_model(nn.DataParallel(nn.BatchNorm2d(2))) == []
+    (found,) = check_model(nn.DataParallel(network()))
+    assert (found.where, "a mixed route does not fit" in found.what) == (("",), True)
+
+
+def test_values_that_do_not_exist_are_not_judged():
+    with torch.device("meta"):
+        model = network()
+        with use_branches(model, {"clean": 2, "adv": 2}):
+            assert check_model(model) == []
+    (found,) = check_model(model.append(nn.BatchNorm2d(2)))
+    assert "BatchNorm2d beside" in found.what
+    with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got OrderedDict"):
+        check_model(model.state_dict())
+
+
 def test_nothing_is_changed():
     model = trained(network(), (4, 0))
     before = copy.deepcopy(model.state_dict())
