@@ -1,6 +1,7 @@
 """Conversion to several branches and back: what it keeps, fuses and refuses."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -158,12 +159,13 @@ def test_neighbours_in_a_sequential_are_fused():
 
 
 def test_a_relu_is_kept_where_fusing_would_change_something():
-    hooked_norm = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
-    hooked_norm[0].register_forward_hook(lambda *_: None)
-    hooked_relu = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
-    hooked_relu[1].register_forward_hook(lambda *_: None)
-    other_activation = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU6())
-    for model in (hooked_norm, hooked_relu, other_activation):
+    models = [nn.Sequential(nn.BatchNorm2d(3), nn.ReLU6())]
+    for index, kind in itertools.product(
+        (0, 1), ("forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook")
+    ):
+        models.append(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()))
+        getattr(models[-1][index], f"register_{kind}")(lambda *_: None)
+    for model in models:
         kept = model[1]
         convert_multi_bn(model, NAMES, fuse_activation=True)
         assert model[0].activation is None
@@ -220,6 +222,16 @@ def test_a_relu_asked_for_by_the_user_survives_stripping():
     torch.testing.assert_close(model["b"](X), expected)
     alone = strip_branches(MultiBatchNorm2d(2, activation="relu"))
     assert [type(module) for module in alone] == [nn.BatchNorm2d, nn.ReLU]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_modules_put_in_and_taken_out_keep_the_mode(training):
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU(), MultiBatchNorm2d(2, branches=NAMES, activation="relu"))
+    convert_multi_bn(model.train(training), NAMES, fuse_activation=True)
+    assert [module.training for module in model.modules()] == [training] * len(list(model.modules()))
+    strip_branches(model)
+    assert [type(module) for module in model] == [nn.BatchNorm2d, nn.ReLU, nn.Sequential]
+    assert [module.training for module in model.modules()] == [training] * 6
 
 
 def test_branch_parameters():

@@ -203,6 +203,23 @@ def test_contexts_inside_a_compiled_step(route):
     assert routes(model) == [None, None]
 
 
+def test_sizes_inside_a_compiled_step_may_vary():
+    torch._dynamo.reset()
+    model, eager = small_model(), small_model()
+    counter = CompileCounterWithBackend("eager")
+
+    def step(model, clean, other):
+        with use_branches(model, {"main": len(clean), "mt": len(other)}):
+            return model(torch.cat([clean, other]))
+
+    compiled = torch.compile(lambda *parts: step(model, *parts), backend=counter, fullgraph=True)
+    for sizes in ((4, 3), (5, 4), (7, 2), (4, 3)):
+        parts = [torch.randn(size, 2, 3, 3) for size in sizes]
+        torch.testing.assert_close(compiled(*parts), step(eager, *parts))
+    assert counter.frame_count <= 2  # fixed sizes, then any
+    torch.testing.assert_close(dict(model.state_dict()), dict(eager.state_dict()))
+
+
 def test_contexts_where_tensors_have_no_values_by_default():
     with torch.device("meta"):
         model = small_model()
