@@ -12,10 +12,14 @@ export OMP_WAIT_POLICY ?= passive
 
 BUILD_FILES := pyproject.toml setup.py CMakeLists.txt $(shell find cmake csrc -type f -not -path '*/tests/*')
 CPP_BUILD := build/cpp-tests
-
+THREAD_BUILD := build/cpp-tests-thread
 EMULATED_BUILD := build/emulated
+SANITIZED_BUILD := build/sanitized
+# A sanitized module in a Python that is not; what the interpreter never frees is no leak of ours.
+SANITIZED = PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
+  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
 
-.PHONY: demo test test-cpp test-python test-emulated check-cuda wheel bench gpu-check report lint format clean
+.PHONY: demo test test-cpp test-python test-emulated sanitize coverage docs check-cuda wheel bench gpu-check report lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mdprop compare --recipes plain,mdprop --data digits --out runs/demo
@@ -39,9 +43,7 @@ test-emulated: $(CPP_BUILD)/.built $(EMULATED_BUILD)/.built
 	rm -f $(MDPROP_EMULATION_COVERAGE)
 	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure -L emulated -j 2
 	processes=; for ops in "multi_batch_norm" "not multi_batch_norm"; do \
-	  PYTHONPATH=$(abspath $(EMULATED_BUILD)/lib) PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
-	    LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	    $(BIN)/pytest -q -o pythonpath=python_tests -k "$$ops" python_tests/test_op_contract.py \
+	  PYTHONPATH=$(abspath $(EMULATED_BUILD)/lib) $(SANITIZED) $(BIN)/pytest -q -o pythonpath=python_tests -k "$$ops" python_tests/test_op_contract.py \
 	    python_tests/ops/test_multi_batch_norm_parts.py & \
 	  processes="$$processes $$!"; \
 	done; status=0; for process in $$processes; do wait $$process || status=$$?; done; exit $$status
@@ -52,8 +54,47 @@ $(EMULATED_BUILD)/.built: $(VENV)/.dev $(BUILD_FILES) $(shell find mdprop_ext -n
 	  --build-base $(EMULATED_BUILD)/build --build-lib $(EMULATED_BUILD)/lib
 	touch $@
 
+# Named from the least to the best, of which the module takes the last that it can.
+define USABLE_ISAS
+from mdprop_ext._C import build_info
+info = build_info()
+print(*info["cpu_isas"][: info["cpu_isas"].index(info["cpu_isa"]) + 1])
+endef
+export USABLE_ISAS
+
+# The kernels of the CPU, on every instruction set that the processor has: their C++ tests under AddressSanitizer and
+# UndefinedBehaviorSanitizer and under ThreadSanitizer, then the ops' tests in Python with a sanitized module, but for
+# test_sizes: there is no room for the shadow of the memory that it maps.
+sanitize: $(CPP_BUILD)/.built $(THREAD_BUILD)/.built $(SANITIZED_BUILD)/.built
+	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure -LE emulated
+	$(BIN)/ctest --test-dir $(THREAD_BUILD) --output-on-failure
+	export PYTHONPATH=$(abspath $(SANITIZED_BUILD)/lib); \
+	for isa in $$($(SANITIZED) $(BIN)/python -c "$$USABLE_ISAS"); do \
+	  MDPROP_CPU_ISA=$$isa $(SANITIZED) $(BIN)/pytest -q -o pythonpath=python_tests \
+	    python_tests/test_op_contract.py python_tests/ops --ignore=python_tests/ops/test_sizes.py || exit; \
+	done
+
+$(THREAD_BUILD)/.built: $(VENV)/.dev $(BUILD_FILES) $(wildcard csrc/tests/*)
+	$(BIN)/cmake -S . -B $(THREAD_BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DMDPROP_TESTS=ON -DMDPROP_SANITIZE=thread --log-level=WARNING
+	$(BIN)/cmake --build $(THREAD_BUILD)
+	touch $@
+
+$(SANITIZED_BUILD)/.built: $(VENV)/.dev $(BUILD_FILES) $(shell find mdprop_ext -name '*.py')
+	MDPROP_SANITIZE=1 MDPROP_CUDA=0 $(BIN)/python setup.py -q build \
+	  --build-base $(SANITIZED_BUILD)/build --build-lib $(SANITIZED_BUILD)/lib
+	touch $@
+
 test-python: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
+
+# Lines of the package that the tests run, subprocesses included; fails below what pyproject.toml asks for.
+coverage: $(VENV)/.dev
+	mkdir -p build/coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 # Compiles the CUDA kernels and shows that the module still works under this torch; says so where nvcc is absent.
 check-cuda: $(VENV)/.dev
@@ -77,6 +118,10 @@ gpu-check:
 # The documents' tables from benchmarks/results.
 report: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.report
+
+# The documents and the API reference as a site, in build/site.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -104,7 +149,7 @@ $(VENV)/.built: $(VENV)/.torch $(BUILD_FILES)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@
 
-# What the demo and the development tools need beside the package itself, which .built installs once.
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: $(VENV)/.built cmake/extra_requirements.py
+# What the demo, the development tools and the site need beside the package itself, which .built installs once.
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(VENV)/.built cmake/extra_requirements.py
 	$(BIN)/python -m pip install --quiet $$($(BIN)/python cmake/extra_requirements.py $*)
 	touch $@

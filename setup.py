@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -40,8 +41,8 @@ def check_tools() -> None:
         )
     if importlib.util.find_spec("torch") is None:
         sys.exit(
-            "mdprop_ext: torch is not installed in the build environment: run pip install torch first, "
-            "then pip install --no-build-isolation mdprop_ext"
+            "mdprop_ext: torch is not installed in the build environment: run pip install torch first, then "
+            "install again with --no-build-isolation"
         )
     if os.environ.get("MDPROP_CUDA", "auto") not in ("auto", "0", "1"):
         sys.exit(f"mdprop_ext: MDPROP_CUDA must be auto, 0 or 1, got {os.environ['MDPROP_CUDA']!r}")
@@ -56,14 +57,30 @@ def check_tools() -> None:
         )
 
 
+def default_jobs() -> int:
+    """As many compilers as there are cores, and memory for: one takes less than 1 GB."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(len(os.sched_getaffinity(0)), memory >> 30))
+
+
+def prepare_folder(folder: Path) -> None:
+    """Makes the build folder, and empties one that was made elsewhere or by other compilers, which CMake would keep."""
+    origin = "\n".join(map(str, (folder, sys.executable, os.environ.get("CXX"), find_nvcc())))
+    record = folder / "origin.txt"
+    if folder.exists() and not (record.exists() and record.read_text() == origin):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    record.write_text(origin)
+
+
 class CMakeBuild(build_ext):
     """Configures and builds CMake's target _C straight into the place that setuptools expects."""
 
     def build_extension(self, ext: Extension) -> None:
         check_tools()
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
-        folder = Path(self.build_temp).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(self.build_temp).resolve() / "cmake"
+        prepare_folder(folder)
         configure = [
             tool("cmake"),
             *("-S", str(ROOT), "-B", str(folder), "-G", "Ninja"),
@@ -75,11 +92,19 @@ class CMakeBuild(build_ext):
             f"-DMDPROP_SANITIZE={os.environ.get('MDPROP_SANITIZE', '0')}",
             f"-DMDPROP_VERSION={self.distribution.get_version()}",
         ]
-        jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
+        jobs = os.environ.get("MAX_JOBS") or str(default_jobs())
+        compile_all = [tool("cmake"), "--build", str(folder), "--target", "_C", "--parallel", jobs]
         environment = {**os.environ, **({"CUDACXX": nvcc} if (nvcc := find_nvcc()) else {})}
-        for command in (configure, [tool("cmake"), "--build", str(folder), "--target", "_C", "--parallel", jobs]):
+        for command, hint in ((configure, ""), (compile_all, "; where a compiler was killed, set MAX_JOBS=1")):
             if subprocess.run(command, env=environment).returncode != 0:
-                sys.exit(f"mdprop_ext: the build failed; the error is above (command: {' '.join(command)})")
+                sys.exit(f"mdprop_ext: the build failed; the error is above{hint} (command: {' '.join(command)})")
 
 
-setup(ext_modules=[Extension("mdprop_ext._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+if int(setuptools.__version__.partition(".")[0]) < 77:
+    sys.exit(
+        f"mdprop_ext: setuptools 77 or later is needed, this is {setuptools.__version__}: run "
+        "pip install 'setuptools>=77', or build without --no-build-isolation"
+    )
+# Elsewhere there is nothing to build: every op runs its plain PyTorch reference.
+EXTENSIONS = [Extension("mdprop_ext._C", sources=[])] if sys.platform == "linux" else []
+setup(ext_modules=EXTENSIONS, cmdclass={"build_ext": CMakeBuild})

@@ -23,7 +23,7 @@ endif()
 Python3_add_library(_C MODULE WITH_SOABI csrc/module.cpp ${torch_sources})
 target_include_directories(_C PRIVATE csrc)
 target_include_directories(_C SYSTEM PRIVATE ${TORCH_ROOT}/include ${PYBIND11_INCLUDE})
-target_compile_options(_C PRIVATE ${MDPROP_WARNINGS})
+target_compile_options(_C PRIVATE ${MDPROP_WARNINGS} ${MDPROP_SANITIZER_FLAGS})
 # Only the stable ABI as of torch 2.10: the module then loads under every later torch.
 target_compile_definitions(_C PRIVATE TORCH_TARGET_VERSION=0x020a000000000000ULL TORCH_STABLE_ONLY
                                       MDPROP_VERSION="${MDPROP_VERSION}" MDPROP_TORCH_VERSION="${TORCH_VERSION}"

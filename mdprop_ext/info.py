@@ -29,7 +29,8 @@ def collect() -> dict[str, Any]:
     """Gathers versions, build facts, devices, the kernels of each op and the environment variables that matter.
 
     Returns:
-        A dict that ``json`` can write. ``extension`` is None with ``extension_error`` saying why, or ``build_info()``.
+        A dict that ``json`` can write. ``extension`` is None with ``extension_error`` saying why, or ``build_info()``;
+        ``missing`` holds a sentence for each thing that keeps compiled kernels from running here.
     """
     error = load_extension()
     extension = None
@@ -37,6 +38,8 @@ def collect() -> dict[str, Any]:
         from mdprop_ext import _C
 
         extension = dict(_C.build_info())
+    cards = range(torch.cuda.device_count())
+    capabilities = ["{}.{}".format(*torch.cuda.get_device_capability(card)) for card in cards]
     return {
         "mdprop_ext": mdprop_ext.__version__,
         "python": platform.python_version(),
@@ -44,13 +47,52 @@ def collect() -> dict[str, Any]:
         "torch": torch.__version__,
         "torch_cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
-        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "devices": [torch.cuda.get_device_name(card) for card in cards],
+        "capabilities": capabilities,
         "backend": os.environ.get("MDPROP_BACKEND", "auto"),
         "extension": extension,
         "extension_error": error,
+        "missing": [error] if extension is None else missing(extension, torch.version.cuda, capabilities),
         "ops": {name: kernels(name) for name in op_names()},
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
+
+
+def missing(extension: dict[str, Any], torch_cuda: str | None, capabilities: Sequence[str]) -> list[str]:
+    """What keeps the CUDA kernels of a build from running, a sentence each.
+
+    Args:
+        extension: The facts of ``build_info()``.
+        torch_cuda: The CUDA version that torch is built with, or None.
+        capabilities: Compute capability of each visible card, such as ``"9.0"``.
+    """
+    if extension["cuda"] is None:
+        if not capabilities:
+            return []
+        return ["this build has no CUDA kernels: install it again where nvcc is, with MDPROP_CUDA=1"]
+    if torch_cuda is None:
+        return ["the CUDA kernels of this build rest, since this torch is built without CUDA"]
+    architectures = extension["cuda_architectures"]
+    return [
+        f"this build has no CUDA kernels for a card of capability {capability}, only for {' '.join(architectures)}: "
+        f"install it again with MDPROP_CUDA=1 TORCH_CUDA_ARCH_LIST={capability}"
+        for capability in sorted(set(capabilities))
+        if not any(runs_on(architecture, capability) for architecture in architectures)
+    ]
+
+
+def runs_on(architecture: str, capability: str) -> bool:
+    """Whether code for an architecture runs on a card.
+
+    Machine code (``"86-real"``) runs on cards of its major version from its minor version on, PTX (``"86-virtual"``) on
+    every later card, and either on cards of exactly its capability where it uses what they alone have (``"90a-real"``).
+    """
+    number, _, kind = architecture.partition("-")
+    card = int(capability.replace(".", ""))
+    if number.endswith("a"):
+        return card == int(number[:-1])
+    level = int(number.removesuffix("f"))
+    return level <= card and (kind == "virtual" or level // 10 == card // 10)
 
 
 def kernels(name: str) -> list[str]:
@@ -79,8 +121,11 @@ def render(facts: dict[str, Any]) -> str:
             f"{'cuda':<12} {extension['cuda'] or 'not built'}, architectures: {architectures}",
             f"{'cpu':<12} {extension['cpu_isa']} of {' '.join(extension['cpu_isas'])}",
         ]
-    lines += [f"{name:<26} {' '.join(devices) or 'reference'}" for name, devices in facts["ops"].items()]
+    width = max(map(len, facts["ops"]))
+    lines += [f"{name:<{width}} {' '.join(devices) or 'reference'}" for name, devices in facts["ops"].items()]
     lines += [f"{name}={value}" for name, value in facts["environment"].items()]
+    # A module that is not loaded has been named above.
+    lines += [f"{'missing':<12} {sentence}" for sentence in facts["missing"] if extension is not None]
     return "\n".join(lines)
 
 

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from mdprop_ext import ops
-from mdprop_ext.info import kernels
-from mdprop_ext.ops._register import load_extension
+from mdprop_ext.info import collect, kernels
 from mdprop_ext.reference import hamming_topk as hamming_reference
 from mdprop_ext.reference import knn_topk as knn_reference
 from mdprop_ext.reference import multi_batch_norm as norm_reference
@@ -168,9 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kind = "" if compiled else " (reference)"
         sys.stdout.write(f"{name:<18} {device:<5} {seconds:6.2f} s  {verdict}{kind}\n")
     failed = sum(verdict != "ok" for _, _, verdict, _ in rows)
-    reason = load_extension()
-    if reason is not None:
-        sys.stdout.write(f"compiled kernels are not in use: {reason}\n")
+    sys.stdout.writelines(f"missing: {sentence}\n" for sentence in collect()["missing"])
     sys.stdout.write(f"{len(rows) - failed} passed, {failed} failed\n")
     return 1 if failed else 0
 

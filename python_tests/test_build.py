@@ -73,6 +73,78 @@ def test_an_unknown_value_of_mdprop_cuda(tmp_path):
     )
 
 
+def run_setup(before: str = "", after: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs setup.py up to its call of setup(), with code before and after; ``names`` are what it defines."""
+    keep = "setuptools.setup = lambda **options: print(len(options['ext_modules']))"
+    imports = "import runpy, setuptools.command.build_ext, subprocess, sys"
+    code = "\n".join((imports, keep, before, "names = runpy.run_path('setup.py')", after))
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_an_old_setuptools_is_named():
+    line = last_line(run_setup("setuptools.__version__ = '65.5.0'"))
+    assert line.startswith("mdprop_ext: setuptools 77 or later is needed, this is 65.5.0: run pip install")
+
+
+@pytest.mark.parametrize(("platform", "extensions"), [("linux", "1"), ("darwin", "0"), ("win32", "0")])
+def test_only_linux_builds_kernels(platform, extensions):
+    assert run_setup(f"sys.platform = '{platform}'").stdout.strip() == extensions
+
+
+def test_a_build_folder_of_another_place_or_compiler_is_emptied(tmp_path):
+    leftover = tmp_path / "here/CMakeCache.txt"
+
+    def prepare(folder: str, compiler: str) -> bool:
+        after = f"import os, pathlib; os.environ['CXX'] = '{compiler}'\n"
+        after += f"names['prepare_folder'](pathlib.Path({str(tmp_path)!r}) / '{folder}')"
+        assert run_setup(after=after).returncode == 0
+        return (tmp_path / folder / leftover.name).exists()
+
+    assert not prepare("here", "g++")
+    leftover.touch()
+    assert prepare("here", "g++")
+    assert not prepare("here", "clang++")
+    leftover.touch()
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert not prepare("there", "clang++")
+
+
+def test_compilers_share_the_memory():
+    after = "import os\nos.sysconf = lambda name: {'SC_PAGE_SIZE': 4096}.get(name, int(%g * 2**30) // 4096)\n"
+    after += "os.sched_getaffinity = lambda process: range(8)\nprint(names['default_jobs']())"
+    jobs = [int(run_setup(after=after % gigabytes).stdout.split()[-1]) for gigabytes in (1, 7, 64)]
+    assert jobs == [1, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("8.0 9.0a+PTX", "80-real;90a-real;90a-virtual"),
+        ("8.6;12.0+PTX", "86-real;120-real;120-virtual"),
+        ("7.5", "asks for CUDA architecture 7.5, but the kernels need 8.0 or later"),
+        ("Hopper", "must hold numbers such as 8.6, 9.0a or 12.0+PTX, got Hopper"),
+        ("90", "must hold numbers such as 8.6, 9.0a or 12.0+PTX, got 90"),
+    ],
+)
+def test_architectures(tmp_path, names, expected):
+    cmake = Path(sys.executable).with_name("cmake")
+    found = str(cmake) if cmake.exists() else shutil.which("cmake")
+    if found is None:
+        pytest.skip("cmake is not installed here")
+    script = tmp_path / "architectures.cmake"
+    script.write_text(
+        f'set(MDPROP_CUDA "0")\ninclude({ROOT}/cmake/Cuda.cmake)\n'
+        f'mdprop_cuda_architectures("{names}" result)\nmessage(STATUS "${{result}}")\n'
+    )
+    result = subprocess.run([found, "-P", script], capture_output=True, text=True)
+    assert expected in " ".join((result.stdout + result.stderr).split())
+
+
+def test_any_torch_from_the_oldest_on_will_do():
+    text = (ROOT / "pyproject.toml").read_text()
+    assert 'dependencies = ["torch>=2.10", "numpy"]' in text  # no upper bound: pip leaves the installed torch alone
+
+
 def test_the_source_distribution_is_complete(tmp_path):
     copy = tmp_path / "source"
     ignored = shutil.ignore_patterns(".venv", ".git", "build", "runs", "*.so", "__pycache__", "*.egg-info")

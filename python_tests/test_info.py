@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from mdprop_ext import info, ops, selftest
@@ -33,6 +34,56 @@ def test_info_without_the_extension():
     facts = json.loads(result.stdout)
     assert facts["extension"] is None
     assert "install the package again" in facts["extension_error"]
+
+
+CUDA_BUILD = {"cuda": "13.0", "cuda_architectures": ["80-real", "90a-real"]}
+
+
+def test_nothing_is_missing_without_a_card():
+    assert info.missing({"cuda": None, "cuda_architectures": []}, None, []) == []
+    assert info.missing(CUDA_BUILD, "12.8", []) == []
+
+
+def test_a_build_without_cuda_is_named_where_there_is_a_card():
+    (sentence,) = info.missing({"cuda": None, "cuda_architectures": []}, "12.8", ["9.0"])
+    assert sentence.startswith("this build has no CUDA kernels: install it again")
+
+
+def test_a_torch_without_cuda_is_named():
+    (sentence,) = info.missing(CUDA_BUILD, None, [])
+    assert "this torch is built without CUDA" in sentence
+
+
+def test_each_card_without_an_architecture_is_named_once():
+    sentences = info.missing(CUDA_BUILD, "13.0", ["12.0", "8.6", "9.0", "12.0", "7.5"])
+    assert [sentence.partition(",")[0].split()[-1] for sentence in sentences] == ["12.0", "7.5"]
+    assert "only for 80-real 90a-real" in sentences[0]
+    assert "TORCH_CUDA_ARCH_LIST=12.0" in sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "capabilities"),
+    [
+        ("80-real", ["8.0", "8.6", "8.9"]),
+        ("86-real", ["8.6", "8.9"]),
+        ("80-virtual", ["8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]),
+        ("90a-real", ["9.0"]),
+        ("90a-virtual", ["9.0"]),
+        ("100-real", ["10.0"]),
+        ("100f-real", ["10.0"]),
+    ],
+)
+def test_which_cards_an_architecture_serves(architecture, capabilities):
+    cards = ["7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
+    assert [card for card in cards if info.runs_on(architecture, card)] == capabilities
+
+
+def test_info_of_a_build_whose_kernels_are_not_wanted():
+    environment = {**os.environ, "MDPROP_BACKEND": "reference"}
+    command = [sys.executable, "-m", "mdprop_ext.info", "--json"]
+    facts = json.loads(subprocess.run(command, capture_output=True, check=True, env=environment).stdout)
+    assert facts["missing"] == ["MDPROP_BACKEND=reference asks for the plain PyTorch implementations"]
+    assert set(map(tuple, facts["ops"].values())) == {()}
 
 
 def test_selftest_passes(capsys):

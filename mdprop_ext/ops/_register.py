@@ -14,8 +14,11 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import sys
 import warnings
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,10 +57,24 @@ def load_extension() -> str | None:
         if "MDPROP_CPU_ISA" in str(error):
             return str(error)
         return (
-            f"the compiled kernels could not be loaded ({error}): install the package again, or set "
-            "MDPROP_BACKEND=reference to use the plain PyTorch implementations"
+            f"the compiled kernels could not be loaded ({error}): {_remedy(Path(__file__).resolve().parent.parent)}, "
+            "or set MDPROP_BACKEND=reference to use the plain PyTorch implementations"
         )
     return None
+
+
+def _remedy(package: Path) -> str:
+    """What to do about compiled kernels that do not load from the package's folder."""
+    if sys.platform != "linux":
+        return "run it on Linux, since they are built nowhere else"
+    if torch.__version__ < "2.10":  # compared as versions
+        return f"install torch 2.10 or later (this is {torch.__version__})"
+    modules = {path.name for path in package.glob("_C.*.so")}
+    if not modules:
+        return f"install the package, and leave the folder of its source if Python starts there (none are in {package})"
+    if modules.isdisjoint(f"_C{suffix}" for suffix in EXTENSION_SUFFIXES):
+        return f"install the package with this Python ({modules.pop()} belongs to another)"
+    return "install the package again"
 
 
 @functools.cache
@@ -66,7 +83,9 @@ def _report_fallback(name: str, device: str) -> None:
     chosen = backend()
     if chosen == "reference":
         return
-    reason = load_extension() or f"this build has no kernel for {device} tensors"
+    reason = load_extension() or (
+        f"this build has no kernel for {device} tensors (python -m mdprop_ext.info says what it has)"
+    )
     if "MDPROP_CPU_ISA" in reason:
         raise BackendError(reason)
     if chosen == "ext":

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
+import torch
+from torch.torch_version import TorchVersion
+
+from mdprop_ext.ops._register import _remedy
 
 CALL = """
 import torch, warnings
@@ -73,6 +80,39 @@ def test_an_unknown_instruction_set_is_named():
     result = run(CALL, MDPROP_CPU_ISA="sse9")
     assert result.returncode != 0
     assert "MDPROP_CPU_ISA must be one of baseline, avx2, avx512, got sse9" in last_line(result)
+
+
+def test_the_remedy_fits_what_lies_in_the_package(tmp_path):
+    assert _remedy(tmp_path) == (
+        f"install the package, and leave the folder of its source if Python starts there (none are in {tmp_path})"
+    )
+    (tmp_path / "_C.cpython-38-x86_64-linux-gnu.so").touch()
+    assert "_C.cpython-38-x86_64-linux-gnu.so belongs to another" in _remedy(tmp_path)
+    (tmp_path / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}").touch()
+    assert _remedy(tmp_path) == "install the package again"
+
+
+def test_the_remedy_fits_the_machine_and_its_torch(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1+cu128"))
+    assert _remedy(tmp_path) == "install torch 2.10 or later (this is 2.9.1+cu128)"
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.10.0+cu128"))
+    assert "install the package" in _remedy(tmp_path)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert "on Linux" in _remedy(tmp_path)
+
+
+def test_what_is_said_of_the_source_alone_and_of_a_broken_module(tmp_path):
+    source = Path(__file__).resolve().parents[2] / "mdprop_ext"
+    shutil.copytree(source, tmp_path / "mdprop_ext", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    # The finder of an editable installation would find the module in another folder.
+    here = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    here += "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in str(finder)]\n"
+    result = run(here + CALL)
+    assert result.returncode == 0
+    assert "could not be loaded (No module named 'mdprop_ext._C'): install the package, and leave" in result.stderr
+    (tmp_path / f"mdprop_ext/_C{sysconfig.get_config_var('EXT_SUFFIX')}").write_bytes(b"no module")
+    line = last_line(run(here + CALL, MDPROP_BACKEND="ext"))
+    assert "file too short): install the package again" in line
 
 
 DIGEST = """
