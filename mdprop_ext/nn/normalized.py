@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mdprop_ext.nn import _check
+
 ChannelValues = float | Sequence[float] | Tensor
 
 
@@ -36,8 +38,7 @@ class Normalized(nn.Module):
 
     def __init__(self, model: nn.Module, mean: ChannelValues, std: ChannelValues) -> None:
         super().__init__()
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+        _check.module("model", model)
         self.model = model
         self.register_buffer("mean", channel_values("mean", mean).float(), persistent=False)
         self.register_buffer("std", positive("std", channel_values("std", std)).float(), persistent=False)
