@@ -61,7 +61,9 @@ class Aim:
 
     def output(self, point: Tensor) -> Any:
         """The model's output at ``point [N, *]``."""
-        return self._model(self._input(point))
+        model_input = self._input(point)
+        # Many models work in place on their input, which must reach neither the search nor the caller's images.
+        return self._model(model_input.clone() if model_input is point else model_input)
 
     def clean_output(self) -> Any:
         """The model's output on the images themselves, without gradient; computed at the first call."""
@@ -84,9 +86,17 @@ class Aim:
         return values.to(compute_dtype(values.dtype))
 
     def success(self, output: Any, values: Tensor) -> Tensor:
-        """Whether each sample's attack has succeeded, bool ``[N]``: by the objective's rule, or risen values."""
+        """Whether each sample's attack has succeeded, bool ``[N]``: by the objective's rule, or risen values.
+
+        Raises:
+            ValueError: If the rule does not give one bool a sample.
+        """
         rule: object = self._objective
         with torch.no_grad():
             if not isinstance(rule, SuccessRule):
                 return values > self.values(self.clean_output())
-            return rule.success(self.clean_output(), output, self.targets)
+            success: object = rule.success(self.clean_output(), output, self.targets)
+        if not isinstance(success, Tensor) or success.dtype != torch.bool or success.shape != values.shape:
+            got = f"{success.dtype} {list(success.shape)}" if isinstance(success, Tensor) else type(success).__name__
+            raise ValueError(f"objective: expected success as bool of shape {list(values.shape)}, got {got}")
+        return success

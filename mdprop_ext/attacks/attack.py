@@ -21,7 +21,6 @@ from mdprop_ext.attacks.model_state import (
     drawn_seed,
     forked_random_state,
     usable_by_autograd,
-    without_replication,
 )
 from mdprop_ext.attacks.objectives import Objective, TargetRule
 from mdprop_ext.attacks.options import AttackOptions
@@ -30,6 +29,7 @@ from mdprop_ext.attacks.projections import Norm, per_sample
 from mdprop_ext.attacks.result import AttackResult
 from mdprop_ext.attacks.rows import broadcasts, map_tensors
 from mdprop_ext.nn import use_branch
+from mdprop_ext.ops._check import kernel_memory_format
 
 _WORTH_A_WARNING = 0.1  # share of samples without gradient
 
@@ -79,11 +79,13 @@ class Attack:
             raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
         if not callable(objective):
             raise TypeError(f"objective: expected a callable (output, targets) -> [N], got {type(objective).__name__}")
-        if target is not None and not isinstance(target, int | Tensor) and not callable(target):
+        if isinstance(target, bool) or not (target is None or isinstance(target, int | Tensor) or callable(target)):
             raise TypeError(f"target: expected a class, a tensor, a callable or None, got {type(target).__name__}")
         for name, function in (("output_fn", output_fn), ("callback", callback)):
             if function is not None and not callable(function):
                 raise TypeError(f"{name}: expected a callable or None, got {type(function).__name__}")
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator: expected a torch.Generator or None, got {type(generator).__name__}")
         self.model = model
         self.objective = objective
         self.target = target
@@ -132,6 +134,8 @@ class Attack:
             ValueError: If shapes disagree, or the objective gives anything but one differentiable value a sample.
         """
         self._check_batch(x, y)
+        if len(x) == 0:
+            return AttackResult.empty(x)
         with self._isolated(x, seed) as call_seed:
             x = usable_by_autograd(x)
             x_adv, steps, aim = self._found(x, usable_by_autograd(y), call_seed)
@@ -183,6 +187,7 @@ class Attack:
 
     def _found(self, x: Tensor, y: Any, seed: int) -> tuple[Tensor, Tensor, Aim]:
         """Searches; returns the attacked images, the steps that they took, and what was aimed at."""
+        x = x.contiguous(memory_format=kernel_memory_format(x))  # the layout that every step has
         aim = Aim(x, model=self._forward, objective=self.objective, parametrisation=self.parametrisation)
         aim = aim.at(self._targets(x, y, aim, torch.Generator(x.device).manual_seed(seed)))
         stuck: list[float] = []
@@ -197,7 +202,7 @@ class Attack:
         return self._kept(x, found.images), found.steps, aim
 
     def _forward(self, batch: Tensor) -> Any:
-        output = without_replication(self.model)(batch)
+        output = self.model(batch)
         return output if self.output_fn is None else self.output_fn(output)
 
     def _targets(self, x: Tensor, y: Any, aim: Aim, generator: torch.Generator) -> Any:
@@ -261,9 +266,11 @@ class Attack:
         for name, value in rows.items():
             if isinstance(value, Tensor) and (value.dim() == 0 or len(value) != len(x)):
                 raise ValueError(f"{name}: expected one row a sample, {len(x)} in all, got shape {list(value.shape)}")
-        mask = self.options.mask
-        if mask is not None and not broadcasts(mask, x):
-            raise ValueError(f"mask: expected a tensor that broadcasts to x {list(x.shape)}, got {list(mask.shape)}")
+        for name, value in (("mask", self.options.mask), *(("bounds", bound) for bound in self.options.bounds)):
+            if isinstance(value, Tensor) and not broadcasts(value, x):
+                raise ValueError(
+                    f"{name}: expected a tensor that broadcasts to x {list(x.shape)}, got {list(value.shape)}"
+                )
         if self._first_batch:
             self._warn_if_outside(x)
 

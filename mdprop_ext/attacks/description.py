@@ -33,7 +33,8 @@ def described(value: Any) -> Any:
     if isinstance(value, Tensor):
         return f"{value.dtype}{list(value.shape)} {digest(value)}"
     if isinstance(value, nn.Module):
-        return f"{_without_addresses(repr(value))} {digest(value.state_dict())}"
+        # Beside the state dict, which leaves some buffers out.
+        return f"{_without_addresses(repr(value))} {digest([value.state_dict(), dict(value.named_buffers())])}"
     if isinstance(value, tuple | list):
         return [described(entry) for entry in value]
     return _without_addresses(repr(value))

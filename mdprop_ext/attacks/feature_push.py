@@ -12,7 +12,7 @@ from mdprop_ext.attacks.attack import Attack
 from mdprop_ext.attacks.engine import Observer
 from mdprop_ext.attacks.model_state import BatchNormMode
 from mdprop_ext.attacks.objectives import DistanceName, FeatureDistance, TargetRule, rows_of_output
-from mdprop_ext.attacks.options import AttackOptions, default_step
+from mdprop_ext.attacks.options import AttackOptions, step_length
 from mdprop_ext.attacks.parametrisations import Pixels
 from mdprop_ext.attacks.projections import Bound, NormName, Scalars, norm_by_name
 from mdprop_ext.nn.normalized import ChannelValues
@@ -95,7 +95,7 @@ class FeaturePush(Attack):
             parametrisation=Pixels(mean, std),
             options=AttackOptions(
                 eps=eps,
-                alpha=default_step(eps, steps) if alpha is None else alpha,
+                alpha=step_length(alpha, eps, steps),
                 steps=steps,
                 random_start=random_start,
                 restarts=restarts,

@@ -68,12 +68,11 @@ def look_up(aim: Aim, point: Tensor, *, with_success: bool, samples_apart: bool)
     if samples_apart and _has_half_rows(output, len(point)):
         output = map_tensors(cut, output)
     values = aim.values(output)
-    if not values.requires_grad:
+    gradient = None
+    if values.requires_grad:
+        gradient = _through_half_types(values, cuts, variable) if cuts else _gradient(values.sum(), variable)
+    if gradient is None:
         raise ValueError("objective: expected values that depend on the input differentiably; was the output detached?")
-    if cuts:
-        gradient = _through_half_types(values, cuts, variable)
-    else:
-        (gradient,) = torch.autograd.grad(values.sum(), variable)
     values = values.detach()
     return Look(values, gradient, aim.success(output, values) if with_success else None)
 
@@ -87,12 +86,18 @@ def _has_half_rows(output: object, count: int) -> bool:
     return in_rows and any(tensor.dtype in _HALF_TYPES for tensor in tensors)
 
 
-def _through_half_types(values: Tensor, cuts: list[tuple[Tensor, Tensor]], variable: Tensor) -> Tensor:
+def _gradient(value: Tensor | list[Tensor], variable: Tensor, weights: list[Tensor] | None = None) -> Tensor | None:
+    """The gradient at ``variable``, None where the value does not depend on it."""
+    return torch.autograd.grad(value, variable, weights, allow_unused=True)[0]
+
+
+def _through_half_types(values: Tensor, cuts: list[tuple[Tensor, Tensor]], variable: Tensor) -> Tensor | None:
     gradients = torch.autograd.grad(values.sum(), [wide for _, wide in cuts], allow_unused=True)
     used = [(tensor, gradient) for (tensor, _), gradient in zip(cuts, gradients, strict=True) if gradient is not None]
+    if not used:
+        return None
     greatest = torch.stack([gradient.reshape(len(variable), -1).abs().amax(1) for _, gradient in used]).amax(0)
     exponent = (_GREATEST_EXPONENT - torch.frexp(greatest).exponent).clamp(-100, 100)
     scale = torch.where(greatest > 0, torch.ldexp(torch.ones_like(greatest), exponent), 1.0)
     scaled = [(gradient * per_sample(scale, gradient)).to(tensor.dtype) for tensor, gradient in used]
-    (gradient,) = torch.autograd.grad([tensor for tensor, _ in used], variable, scaled)
-    return gradient
+    return _gradient([tensor for tensor, _ in used], variable, scaled)

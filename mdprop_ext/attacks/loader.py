@@ -166,7 +166,21 @@ class _Store:
         return batch
 
     def write(self, batch: AttackedBatch, x: Tensor) -> None:
-        """Keeps a finished batch, the attacked ``x``."""
+        """Keeps a finished batch, the attacked ``x``.
+
+        Raises:
+            TypeError: If the labels hold something that cannot be read again without running code from the file.
+        """
+        labels = io.BytesIO()
+        torch.save(batch.y, labels)
+        labels.seek(0)
+        try:
+            torch.load(labels, weights_only=True)
+        except pickle.UnpicklingError:
+            raise TypeError(
+                "loader: out= keeps labels of tensors, numbers and text, in tuples, lists and dicts, got "
+                f"{type(batch.y).__name__}; make tensors of arrays by unpack="
+            ) from None
         content = {"batch": digest((x, batch.y)), "y": batch.y, "result": vars(batch.result)}
         buffer = io.BytesIO()
         torch.save(content, buffer)

@@ -12,7 +12,7 @@ from mdprop_ext.attacks.attack import Attack
 from mdprop_ext.attacks.engine import Observer
 from mdprop_ext.attacks.model_state import BatchNormMode
 from mdprop_ext.attacks.objectives import CrossEntropy, Objective, TargetRule
-from mdprop_ext.attacks.options import AttackOptions
+from mdprop_ext.attacks.options import AttackOptions, step_length
 from mdprop_ext.attacks.parametrisations import Pixels
 from mdprop_ext.attacks.projections import Bound, Scalars, norm_by_name
 from mdprop_ext.nn.normalized import ChannelValues
@@ -101,7 +101,7 @@ class MIFGSM(Attack):
             parametrisation=Pixels(mean, std),
             options=AttackOptions(
                 eps=eps,
-                alpha=eps / max(1, steps) if alpha is None else alpha,
+                alpha=step_length(alpha, eps, steps, reach=1.0),
                 steps=steps,
                 random_start=random_start,
                 restarts=restarts,

@@ -50,7 +50,7 @@ def attack_mode(model: nn.Module, bn_mode: BatchNormMode) -> Iterator[None]:
                 batch_norm.track_running_stats = tracks and bn_mode == "train"
         for parameter in trainable:
             parameter.requires_grad_(False)
-        with without_sync(model):
+        with without_sync(model), without_replication(model):
             yield
     finally:
         for parameter in trainable:
@@ -61,16 +61,21 @@ def attack_mode(model: nn.Module, bn_mode: BatchNormMode) -> Iterator[None]:
             module.training = mode
 
 
-def without_replication(model: nn.Module) -> nn.Module:
-    """The network inside a ``DistributedDataParallel``; any other module is returned as it is.
+@contextmanager
+def without_replication(model: nn.Module) -> Iterator[None]:
+    """Lets every ``DistributedDataParallel`` in ``model`` call the network inside it and do nothing else.
 
     The wrapper would broadcast buffers at every forward pass, for which processes with fewer passes are waited for, and
     prepare for gradients of parameters that an attack never computes.
     """
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        network: nn.Module = model.module
-        return network
-    return model
+    wrappers = [module for module in model.modules() if isinstance(module, nn.parallel.DistributedDataParallel)]
+    try:
+        for wrapper in wrappers:
+            vars(wrapper)["forward"] = wrapper.module.__call__  # setattr would register a second child
+        yield
+    finally:
+        for wrapper in wrappers:
+            vars(wrapper).pop("forward", None)
 
 
 @contextmanager

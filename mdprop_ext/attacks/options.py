@@ -54,6 +54,9 @@ class AttackOptions:
         object.__setattr__(self, "alpha", _lengths("alpha", self.alpha))
         _check_count("steps", self.steps, least=0)
         _check_count("restarts", self.restarts, least=1)
+        for name in ("random_start", "keep_best", "early_stop"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}: expected a bool, got {type(getattr(self, name)).__name__}")
         if self.restarts > 1 and not (self.random_start and self.keep_best):
             raise ValueError("restarts: more than one needs random_start=True and keep_best=True")
         if self.bn_mode not in get_args(BatchNormMode):
@@ -62,8 +65,6 @@ class AttackOptions:
         object.__setattr__(self, "mask", _boolean(self.mask))
         if self.momentum is not None:
             _check_number("momentum", self.momentum)
-        if not isinstance(self.early_stop, bool):
-            raise TypeError(f"early_stop: expected a bool, got {type(self.early_stop).__name__}")
         if self.early_stop and self.bn_mode != "running":
             # Statistics of a batch from which samples are taken out would change those that stay.
             raise ValueError(f"early_stop: expected bn_mode='running' beside it, got {self.bn_mode!r}")
@@ -75,9 +76,20 @@ class AttackOptions:
         return self.steps == 0 or eps_is_zero
 
 
-def default_step(eps: Scalars, steps: int) -> Scalars:
-    """Lets one step cross the radius, and several go 2.5 times as far together, so that they can turn."""
-    return eps if steps <= 1 else eps * (2.5 / steps)
+def step_length(alpha: Scalars | None, eps: Scalars, steps: int, *, reach: float = 2.5) -> Scalars:
+    """Returns ``alpha``, or where it is None a length that lets one step cross the radius, and several ``reach`` radii.
+
+    More than one radius lets the steps turn.
+
+    Raises:
+        TypeError: If ``eps`` or ``steps`` has the wrong type.
+        ValueError: If ``eps`` or ``steps`` has a wrong value.
+    """
+    eps = _lengths("eps", eps)
+    _check_count("steps", steps, least=0)
+    if alpha is not None:
+        return alpha
+    return eps if steps <= 1 else eps * (reach / steps)
 
 
 def _lengths(name: str, value: Scalars) -> Scalars:
@@ -127,6 +139,9 @@ def _ordered_bounds(bounds: tuple[Bound, Bound]) -> tuple[Bound, Bound]:
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise TypeError(f"bounds: expected (lower, upper), got {bounds!r}")
     lower, upper = bounds
+    for value in bounds:
+        if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
+            raise TypeError(f"bounds: expected numbers or tensors, got {type(value).__name__}")
     with torch.inference_mode(False):
         ordered = bool((torch.as_tensor(lower) < torch.as_tensor(upper)).all())
     if not ordered:

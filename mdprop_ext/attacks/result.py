@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from mdprop_ext.attacks.projections import compute_dtype
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,6 +27,13 @@ class AttackResult:
     objective: Tensor
     distance: Tensor
     steps_used: Tensor
+
+    @staticmethod
+    def empty(x: Tensor) -> AttackResult:
+        """The result of a batch ``x [0, *]`` without samples."""
+        values = torch.empty(0, dtype=compute_dtype(x.dtype), device=x.device)
+        steps = torch.empty(0, dtype=torch.int64, device=x.device)
+        return AttackResult(x.detach().clone(), steps.bool(), values, values.clone(), steps)
 
     def __len__(self) -> int:
         """Returns the number of samples."""

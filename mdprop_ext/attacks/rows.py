@@ -1,8 +1,9 @@
-"""Tensors and nested tuples, lists and dicts of them: every tensor changed, or some samples taken out."""
+"""Tensors and nested tuples, lists, dicts and dataclasses of them: all changed, or some samples taken out."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """Applies ``function`` to a tensor, and to those in nested tuples, lists and dicts; other values stay."""
+    """Applies ``function`` to a tensor, and to those in nested tuples, lists, dicts and dataclasses; others stay."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, dict):
@@ -22,6 +23,12 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
         return type(value)(*(map_tensors(function, entry) for entry in value))
     if type(value) in (tuple, list):
         return type(value)(map_tensors(function, entry) for entry in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changed = copy.copy(value)
+        for field in dataclasses.fields(value):
+            # Past the lock of frozen ones; replace() would run checks of the constructor.
+            object.__setattr__(changed, field.name, map_tensors(function, getattr(value, field.name)))
+        return changed
     return value
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from mdprop_ext.nn import _check
 from mdprop_ext.nn.multi_batch_norm import _MultiBatchNorm
 
 _SHOWN = 3
@@ -44,7 +45,8 @@ def check_model(model: nn.Module) -> list[Hazard]:
     were; running statistics that are not finite, zero, too coarse, never updated, or kept by one process alone; and
     layers in training mode inside a model in evaluation mode.
 
-    Reading the values waits for a GPU: call it after conversion and before evaluation rather than in a loop.
+    Reading the values waits for a GPU: call it after conversion and before evaluation rather than in a loop. On the
+    meta device there are none to judge.
 
     Args:
         model: Any module.
@@ -52,9 +54,13 @@ def check_model(model: nn.Module) -> list[Hazard]:
     Returns:
         One record for each kind of hazard; an empty list if all is well.
 
+    Raises:
+        TypeError: If ``model`` is not a module.
+
     Example:
         >>> assert not check_model(model), check_model(model)
     """
+    _check.module("model", model)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, _MultiBatchNorm)}
     others = {
         name: module
@@ -105,6 +111,12 @@ def _of_other_norm(norm: _BatchNorm, *, beside: bool) -> Iterator[_Finding]:
 
 
 def _of_wrapper(module: nn.Module, layers: list[_MultiBatchNorm]) -> Iterator[_Finding]:
+    if layers and isinstance(module, nn.DataParallel):
+        yield (
+            "DataParallel gives each card a part of the batch, which a mixed route does not fit, and keeps the running "
+            "statistics of the first part alone",
+            "use DistributedDataParallel and convert_sync(model)",
+        )
     alone = any(layer.track_running_stats and not layer.sync for layer in layers)
     if alone and isinstance(module, DistributedDataParallel) and module.broadcast_buffers:
         yield (
@@ -117,7 +129,8 @@ def _of_disagreement(layers: list[_MultiBatchNorm]) -> Iterator[_Finding]:
     names = sorted({layer.branches for layer in layers})
     if len(names) > 1:
         yield f"layers with different branches, {' and '.join(map(str, names))}", "give all the same, in the same order"
-    routes = {None if layer.route is None else tuple(layer.route.reshape(-1).tolist()) for layer in layers}
+    known = [layer.route for layer in layers if layer.route is None or not layer.route.is_meta]
+    routes = {None if route is None else tuple(route.reshape(-1).tolist()) for route in known}
     if len(routes) > 1:
         yield "layers under different routes", "route the whole model by one use_branch or use_branches context"
     if len({(layer.sync, layer.process_group) for layer in layers}) > 1:
@@ -125,6 +138,8 @@ def _of_disagreement(layers: list[_MultiBatchNorm]) -> Iterator[_Finding]:
 
 
 def _of_statistics(layer: _MultiBatchNorm) -> Iterator[_Finding]:
+    if any(value.is_meta for value in (*layer.parameters(), *layer.buffers())):
+        return
     branches = dict(zip(layer.branches, (layer, *layer.aux_bn), strict=True))
     counts = {name: int(b.num_batches_tracked) for name, b in branches.items() if b.num_batches_tracked is not None}
     for name, branch in branches.items():

@@ -19,7 +19,9 @@ from mdprop_ext.nn.multi_batch_norm import (
     _MultiBatchNorm,
 )
 from mdprop_ext.nn.residual_batch_norm import RESIDUAL_CLASSES
-from mdprop_ext.nn.routing import branch_index, multi_layers
+from mdprop_ext.nn.routing import branch_index, layers_to_route, multi_layers
+
+_MULTI_CLASSES: tuple[type[_MultiBatchNorm], ...] = (MultiBatchNorm1d, MultiBatchNorm2d, MultiBatchNorm3d)
 
 
 class MultiBatchNormAct2d(MultiBatchNorm2d):
@@ -102,6 +104,8 @@ def strip_branches(model: nn.Module, keep: str | int = 0, *, residual: bool = Fa
         The model.
 
     Raises:
+        TypeError: If the model is not a module, the branch neither a name nor an index, or a layer of a subclass, such
+            as those that ``torch.nn.utils.parametrize`` and ``fully_shard`` make; then nothing is stripped.
         ValueError: If the branch is unknown.
 
     Example:
@@ -111,6 +115,10 @@ def strip_branches(model: nn.Module, keep: str | int = 0, *, residual: bool = Fa
     if not layers:
         return model
     index = branch_index(layers[0].branches, keep)
+    for layer in layers:
+        # As in the conversion: what a subclass does besides would be lost without a word.
+        if type(layer) not in (*_MULTI_CLASSES, MultiBatchNormAct2d):
+            raise TypeError(f"cannot strip a {type(layer).__name__}: expected MultiBatchNorm1d, 2d or 3d")
     _unfuse_activations(model)
     if not residual:
         model = _put_activations_behind(model)
@@ -130,16 +138,16 @@ def branch_parameters(model: nn.Module, branch: str | int) -> Iterator[nn.Parame
         An iterator over scales and shifts. With ``share_affine`` they belong to branch 0.
 
     Raises:
-        ValueError: If the branch is unknown.
+        TypeError: If the model is not a module, or the branch neither a name nor an index.
+        ValueError: If the model has no multi-branch layer, or the branch is unknown.
 
     Example:
         >>> optimizer.add_param_group({"params": list(branch_parameters(model, "adv")), "lr": 1e-4})
     """
-    layers = multi_layers(model)
-    index = branch_index(layers[0].branches if layers else (), branch)
-    for layer in layers:
-        holder: nn.Module = layer if index == 0 else layer.aux_bn[index - 1]
-        yield from holder.parameters(recurse=False)
+    layers = layers_to_route(model)
+    index = branch_index(layers[0].branches, branch)
+    holders: list[nn.Module] = [layer if index == 0 else layer.aux_bn[index - 1] for layer in layers]
+    return itertools.chain.from_iterable(holder.parameters(recurse=False) for holder in holders)
 
 
 def _plain_norms(model: nn.Module, skip: Collection[str]) -> Iterator[_BatchNorm]:
@@ -159,8 +167,7 @@ def _plain_norms(model: nn.Module, skip: Collection[str]) -> Iterator[_BatchNorm
 
 def _multi_class(norm: _BatchNorm) -> type[_MultiBatchNorm]:
     # By exact type: a subclass may do more in its forward, which a conversion would silently drop.
-    multi_classes: tuple[type[_MultiBatchNorm], ...] = (MultiBatchNorm1d, MultiBatchNorm2d, MultiBatchNorm3d)
-    for multi_class in multi_classes:
+    for multi_class in _MULTI_CLASSES:
         if type(norm) is multi_class.plain_class:
             return multi_class
     # By name, since timm is no dependency of this package.

@@ -77,14 +77,13 @@ class _MultiBatchNorm(_BatchNorm):
         self.share_affine = share_affine
         self.activation = activation
         self.sync, self.process_group = sync, process_group
-        self.aux_bn = AuxiliaryBranches(self._copy_of_branch_0() for _ in names[1:])
+        self.aux_bn = AuxiliaryBranches(self._copy_of_branch_0() for _ in names[1:]).train(self.training)
         self.route = None
 
     def _copy_of_branch_0(self) -> _BatchNorm:
         branch = self.plain_class(self.num_features, self.eps, self.momentum, affine=False, track_running_stats=False)
         branch.affine = self.affine and not self.share_affine
         branch.track_running_stats = self.track_running_stats
-        branch.training = self.training
         for name in _PARAMETERS if branch.affine else ():
             parameter = getattr(self, name)
             if parameter is not None:

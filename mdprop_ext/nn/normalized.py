@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mdprop_ext.nn import _check
+
 ChannelValues = float | Sequence[float] | Tensor
 
 
@@ -23,9 +25,8 @@ class Normalized(nn.Module):
         std: One positive number or one a channel, in pixel units.
 
     Raises:
-        TypeError: If ``model`` is not a module.
-        ValueError: If ``std`` is not positive, or there are no values; in a call, if there is neither one value nor one
-            a channel.
+        TypeError: If ``model`` is not a module, or ``mean`` or ``std`` no numbers.
+        ValueError: If ``std`` is not positive, or there are no values, or one is not finite.
 
     Example:
         >>> float(Normalized(nn.Identity(), mean=0.5, std=0.25)(torch.ones(1, 3, 2, 2)).max())
@@ -37,14 +38,20 @@ class Normalized(nn.Module):
 
     def __init__(self, model: nn.Module, mean: ChannelValues, std: ChannelValues) -> None:
         super().__init__()
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+        _check.module("model", model)
         self.model = model
         self.register_buffer("mean", channel_values("mean", mean).float(), persistent=False)
         self.register_buffer("std", positive("std", channel_values("std", std)).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Any:
-        """The model's output for images ``[N, C, *]`` in pixel units."""
+        """The model's output for images ``[N, C, *]`` in pixel units.
+
+        Raises:
+            TypeError: If the images are not floating point.
+            ValueError: If there is neither one value nor one a channel.
+        """
+        if not x.is_floating_point():
+            raise TypeError(f"x: expected floating-point images, in which mean and std are not rounded, got {x.dtype}")
         return self.model((x - along_channels("mean", self.mean, x)) / along_channels("std", self.std, x))
 
     def extra_repr(self) -> str:
@@ -56,13 +63,20 @@ def channel_values(name: str, values: ChannelValues) -> Tensor:
     """One number or one a channel as float64 ``[1]`` or ``[C]`` on the CPU.
 
     Raises:
-        ValueError: If there are no values.
+        TypeError: If the values are no numbers.
+        ValueError: If there are no values, or one is not finite.
     """
     # A copy made outside inference mode: autograd can save it for the backward pass.
     with torch.inference_mode(False):
-        tensor = torch.as_tensor(values, dtype=torch.float64).detach().cpu().flatten().clone()
+        try:
+            tensor = torch.as_tensor(values, dtype=torch.float64).detach().cpu().flatten().clone()
+        except (TypeError, ValueError, RuntimeError):
+            got = type(values).__name__
+            raise TypeError(f"{name}: expected a number or one number a channel, got {got}") from None
     if tensor.numel() == 0:
         raise ValueError(f"{name}: expected a number or one number a channel, got no values")
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name}: expected finite values, got {tensor.tolist()}")
     return tensor
 
 

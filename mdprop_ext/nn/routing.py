@@ -8,11 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mdprop_ext.nn import _check
 from mdprop_ext.nn.multi_batch_norm import _MultiBatchNorm
 
 
 def multi_layers(model: nn.Module) -> list[_MultiBatchNorm]:
     """All multi-branch layers of a model, after checking that they agree on the names of the branches."""
+    _check.module("model", model)
     layers = [module for module in model.modules() if isinstance(module, _MultiBatchNorm)]
     names = {layer.branches for layer in layers}
     if len(names) > 1:
@@ -38,6 +40,7 @@ def branch_names(model: nn.Module) -> tuple[str, ...]:
         The names, the same for all layers.
 
     Raises:
+        TypeError: If the model is not a module.
         ValueError: If the layers of the model do not agree.
     """
     layers = multi_layers(model)
@@ -71,7 +74,7 @@ def use_branch(model: nn.Module, branch: str | int) -> Iterator[None]:
         branch: Name or index of the branch.
 
     Raises:
-        TypeError: If the branch is neither a name nor an index.
+        TypeError: If the model is not a module, or the branch neither a name nor an index.
         ValueError: If the model has no multi-branch layer, its layers disagree, or the branch is unknown.
 
     Example:
@@ -97,7 +100,8 @@ def use_branches(model: nn.Module, branches: Mapping[str, int] | Tensor) -> Iter
             ``{"main": 64, "adv": 32}``; or the branch of every sample as an int64 tensor ``[N]``.
 
     Raises:
-        TypeError: If the branches are neither a mapping of names to whole numbers nor an int64 tensor.
+        TypeError: If the model is not a module, or the branches are neither a mapping of names to whole numbers nor an
+            int64 tensor.
         ValueError: If the model has no multi-branch layer, its layers disagree, a branch is unknown, a size negative,
             an id out of range, or, in the forward pass, if their number differs from the batch size.
 
@@ -108,8 +112,11 @@ def use_branches(model: nn.Module, branches: Mapping[str, int] | Tensor) -> Iter
     layers = layers_to_route(model)
     # Outside inference mode, since a forward pass inside of the context may record gradients.
     with torch.inference_mode(False):
-        ids = branches.clone() if isinstance(branches, Tensor) else _ids_of_sizes(layers[0].branches, branches)
-    _check_ids(ids, len(layers[0].branches))
+        if isinstance(branches, Tensor):
+            _check_ids(branches, len(layers[0].branches))
+            ids = branches.clone()
+        else:
+            ids = _ids_of_sizes(layers[0].branches, branches)
     with _routed(layers, ids):
         yield
 
@@ -124,7 +131,8 @@ def _ids_of_sizes(names: tuple[str, ...], sizes: Mapping[str, int]) -> Tensor:
         if size < 0:
             raise ValueError(f"the size of branch {name!r} must not be negative, got {size}")
     counts = torch.tensor(list(sizes.values()), dtype=torch.int64)
-    return torch.tensor(indices, dtype=torch.int64).repeat_interleave(counts)
+    # With its length given no value has to be read: in a trace there are none, and a GPU would be waited for.
+    return torch.tensor(indices, dtype=torch.int64).repeat_interleave(counts, output_size=sum(sizes.values()))
 
 
 def _check_ids(ids: Tensor, num_branches: int) -> None:
@@ -132,8 +140,8 @@ def _check_ids(ids: Tensor, num_branches: int) -> None:
         raise TypeError(f"branch ids must be an int64 tensor, got {ids.dtype}")
     if ids.dim() != 1:
         raise ValueError(f"branch ids must have shape [N], got {list(ids.shape)}")
-    # Ids on another device would cost a synchronisation here; the op checks them there.
-    if ids.device.type == "cpu" and ids.numel() > 0:
+    # Ids on another device would cost a synchronisation here; the op checks them there. A trace has no values.
+    if ids.device.type == "cpu" and not torch.compiler.is_compiling() and ids.numel() > 0:
         smallest, largest = (int(value) for value in ids.aminmax())
         if smallest < 0 or largest >= num_branches:
             raise ValueError(f"branch ids must be in 0..{num_branches - 1}, got values in {smallest}..{largest}")
@@ -144,9 +152,12 @@ def _routed(layers: list[_MultiBatchNorm], route: Tensor) -> Iterator[None]:
     """Puts one tensor on all layers, copied once to each device that they use."""
     previous = [layer.route for layer in layers]
     copies: dict[torch.device, Tensor] = {}
+    devices = [_device_of(layer) for layer in layers]
+    # A layer without parameters and statistics computes where the others do.
+    default = next((device for device in devices if device is not None), route.device)
     try:
-        for layer in layers:
-            device = _device_of(layer, default=route.device)
+        for layer, own in zip(layers, devices, strict=True):
+            device = default if own is None else own
             if device not in copies:
                 with torch.inference_mode(False):
                     copies[device] = route.to(device)
@@ -154,12 +165,13 @@ def _routed(layers: list[_MultiBatchNorm], route: Tensor) -> Iterator[None]:
         yield
     finally:
         for layer, before in zip(layers, previous, strict=True):
-            layer.route = before
+            if isinstance(layer, _MultiBatchNorm):  # not stripped in the meantime
+                layer.route = before
 
 
-def _device_of(layer: _MultiBatchNorm, *, default: torch.device) -> torch.device:
-    """Where a layer computes; one without parameters and statistics has no device of its own."""
+def _device_of(layer: _MultiBatchNorm) -> torch.device | None:
+    """Where a layer computes; None for one without parameters and statistics."""
     for tensor in (layer.weight, layer.running_mean):
         if tensor is not None:
             return tensor.device
-    return default
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ def adapt_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict
     Example:
         >>> model.load_state_dict(adapt_state_dict(model, torch.load("resnet50.pth", weights_only=True)))
     """
-    adapted = dict(state_dict)
+    adapted = _copy(state_dict)
     for prefix, layer in _named_layers(model):
         for branch in range(len(layer.branches) + 1):
             for key, name in _entries_of(branch, prefix, state_dict):
@@ -118,8 +119,8 @@ def export_state_dict(
     """
     names = layers_to_route(model)[0].branches
     chosen = _chosen_branches(names, layout, branches)
-    state = dict(model.state_dict())
-    exported = dict(state)
+    state = model.state_dict()
+    exported = _copy(state)
     for prefix, layer in _named_layers(model):
         own = [_OURS.prefix(branch) for branch in range(len(names))]
         for key in [f"{prefix}{place}{name}" for place in own for name in _ENTRIES]:
@@ -133,6 +134,14 @@ def export_state_dict(
                     # Formats such as safetensors refuse two names of one tensor.
                     exported[place + name] = value.clone() if shared else value
     return exported
+
+
+def _copy(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """A copy with the versions of the entries, by which modules upgrade those of older ones when they load them."""
+    copied = OrderedDict(state_dict)
+    if hasattr(state_dict, "_metadata"):
+        vars(copied)["_metadata"] = state_dict._metadata
+    return copied
 
 
 def _named_layers(model: nn.Module) -> Iterator[tuple[str, _MultiBatchNorm]]:

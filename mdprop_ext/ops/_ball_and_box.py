@@ -21,9 +21,9 @@ RADIUS_SCHEMA = "float radius, Tensor? radii"
 BOX_SCHEMA = "float lower, Tensor? lower_bound, float upper, Tensor? upper_bound"
 
 
-def number_or_rows(value: float | Tensor) -> tuple[float, Tensor | None]:
-    """The two raw arguments for a number or ``[N]``."""
-    return (0.0, value) if isinstance(value, Tensor) else (float(value), None)
+def number_or_rows(value: float | Tensor, x: Tensor) -> tuple[float, Tensor | None]:
+    """The two raw arguments for a number, which a tensor may hold so that no device is asked, or ``[N]``."""
+    return (0.0, value.expand(x.shape[0])) if isinstance(value, Tensor) else (float(value), None)
 
 
 def bounds(
@@ -73,10 +73,10 @@ def check_ball_and_box(
 
 
 def check_rows(name: str, value: float | Tensor, x: Tensor) -> None:
-    """Raises TypeError or ValueError unless ``value`` is a number or ``[N]`` beside ``x``."""
+    """Raises TypeError or ValueError unless ``value`` is a number, a tensor of one, or ``[N]`` beside ``x``."""
     if not isinstance(value, Tensor):
         return _check.number(name, value)
-    if tuple(value.shape) != (x.shape[0],):
+    if tuple(value.shape) not in ((), (x.shape[0],)):
         raise ValueError(f"{name}: expected a number or [N] with N = {x.shape[0]}, got {list(value.shape)}")
     _check.same_device(name, value, "x", x)
 
@@ -84,7 +84,7 @@ def check_rows(name: str, value: float | Tensor, x: Tensor) -> None:
 def check_finite(name: str, value: float | Tensor) -> None:
     """Raises ValueError if one of the numbers is seen to be infinite or NaN, without asking a device."""
     if isinstance(value, Tensor):
-        finite = not _check.readable(value) or all(map(math.isfinite, value.tolist()))
+        finite = not _check.readable(value) or all(map(math.isfinite, value.flatten().tolist()))
     else:
         finite = torch.compiler.is_compiling() or math.isfinite(value)
     if not finite:

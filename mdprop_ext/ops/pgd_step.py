@@ -60,8 +60,8 @@ def pgd_step(
         grad: Like ``x``.
         origin: Like ``x``, the centres of the balls; or uint8 images, whose values count as value / 255.
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
-        step: Length of the step in the norm, for l1 of a single value; finite, a number or ``[N]``.
-        radius: Radius of the ball, >= 0, a number or ``[N]``. Rounded down where the compute dtype cannot hold it.
+        step: Length of the step in the norm, for l1 of a single value; finite, a number, a tensor of one, or ``[N]``.
+        radius: Radius of the ball, >= 0, likewise. Rounded down where the compute dtype cannot hold it.
         lower: Lower bound of the box, a number or a tensor that broadcasts to ``x``.
         upper: Upper bound of the box, likewise.
         active: ``[N]`` bool. Samples where it is False keep ``x``, bit for bit, and their velocity.
@@ -98,8 +98,8 @@ def pgd_step(
     check_rows("step", step, x)
     check_finite("step", step)
     _check_choices(x, active, mask)
-    step_number, steps = number_or_rows(step)
-    radius_number, radii = number_or_rows(radius)
+    step_number, steps = number_or_rows(step, x)
+    radius_number, radii = number_or_rows(radius, x)
     least, lower_bound, greatest, upper_bound = bounds(lower, upper, x)
     if mask is not None:
         mask = spread(mask if mask.dtype == torch.bool else mask != 0, x)

@@ -36,7 +36,7 @@ def random_start(
     Args:
         origin: ``[N, *]`` centres of the balls, float32, float64, bfloat16 or float16.
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
-        radius: Radius of the ball, >= 0, a number or ``[N]``.
+        radius: Radius of the ball, >= 0, a number, a tensor of one, or ``[N]``.
         lower: Lower bound of the box, a number or a tensor that broadcasts to ``origin``.
         upper: Upper bound of the box, likewise.
         seed: Key of the random numbers, -2^63 <= seed < 2^63.
@@ -65,7 +65,7 @@ def random_start(
         if not -(2**63) <= value < 2**63:
             raise ValueError(f"{name}: expected -2^63 <= {name} < 2^63, got {value}")
     return torch.ops.mdprop.random_start(  # type: ignore[no-any-return]
-        origin, norm, *number_or_rows(radius), *bounds(lower, upper, origin), seed, offset
+        origin, norm, *number_or_rows(radius, origin), *bounds(lower, upper, origin), seed, offset
     )
 
 

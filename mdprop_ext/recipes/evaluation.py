@@ -234,7 +234,6 @@ def build_attack(model: nn.Module, setting: AttackSetting, generator: torch.Gene
     return FeaturePush(
         model,
         eps=setting.eps,
-        alpha=setting.eps * min(1.0, 2.5 / max(1, setting.steps)),
         steps=setting.steps,
         branch=branch,
         generator=generator,

@@ -126,12 +126,12 @@ def update(
     """Moves running statistics towards those of a batch, in place; branches without values stay as they are."""
     for b, (running_mean, running_var) in enumerate(zip(running_means, running_vars, strict=True)):
         present = count[b] > 0
-        share = present * torch.ones((), device=mean.device) * (momentum or 0.0)
+        share = present.to(mean.dtype) * (momentum or 0.0)  # quotients of integers would be float32
         if num_batches:
             num_batches[b] += present
             if momentum is None:
-                share = present / num_batches[b].clamp(min=1)
-        unbiased = count[b] / (count[b] - 1).clamp(min=1)
+                share = present / num_batches[b].clamp(min=1).to(mean.dtype)
+        unbiased = count[b] / (count[b] - 1).clamp(min=1).to(mean.dtype)
         running_mean.lerp_(mean[b].to(running_mean.dtype), share.to(running_mean.dtype))
         running_var.lerp_((var[b] * unbiased).to(running_var.dtype), share.to(running_var.dtype))
 

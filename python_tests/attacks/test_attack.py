@@ -16,6 +16,7 @@ from mdprop_ext.attacks import (
     CrossEntropy,
     FeaturePush,
     FeatureTargetAttack,
+    Normalized,
     least_likely,
 )
 
@@ -149,6 +150,33 @@ def test_reported_success_is_what_a_second_look_finds(build):
 
 
 @pytest.mark.parametrize("build", BUILDERS)
+def test_strides_of_the_images_change_nothing(build):
+    x, y = image_batch()
+    x[3:] = x[:3]
+    attack = build(small_net(outputs=4), eps=0.1)
+    expected = attack.run(x, y, seed=1)
+    strided = torch.stack([x, x], dim=-1)[..., 0]
+    turned = x.transpose(2, 3).contiguous().transpose(2, 3)
+    expanded = x[:3].expand(2, 3, -1, -1, -1).flatten(0, 1)
+    for images in (strided, turned, expanded):
+        found = attack.run(images, y, seed=1)
+        for name, value in vars(found).items():
+            assert torch.equal(value, getattr(expected, name)), name
+
+
+@pytest.mark.parametrize("build", BUILDERS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_batch_without_samples_gives_a_report_without_samples(build, dtype):
+    x, y = image_batch(dtype=dtype)
+    result = build(small_net().to(dtype), early_stop=True) if build in (PGD, MIFGSM) else build(small_net().to(dtype))
+    whole, empty = result.run(x, y), result.run(x[:0], y[:0])
+    assert len(empty) == 0
+    for name, value in vars(empty).items():
+        assert value.shape == (0, *getattr(whole, name).shape[1:]), name
+        assert value.dtype == getattr(whole, name).dtype, name
+
+
+@pytest.mark.parametrize("build", BUILDERS)
 def test_channels_last_is_kept_end_to_end(build):
     x, y = image_batch()
     model = small_net(outputs=4).eval()
@@ -221,6 +249,8 @@ def test_settings_tell_attacks_apart_and_survive_json():
     others = [
         settings(changed),
         settings(statistics),
+        settings(Normalized(small_net(), 0.48501, 0.2)),
+        settings(Normalized(small_net(), 0.48502, 0.2)),  # a buffer outside the state dict, rounded in the repr
         settings(build=MIFGSM),
         settings(eps=0.1),
         settings(eps=torch.full((2,), 0.1)),

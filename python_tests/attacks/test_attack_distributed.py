@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mdprop_ext.attacks import PGD, FeatureTargetAttack
-from mdprop_ext.nn import convert_multi_bn, convert_sync, use_branches
+from mdprop_ext.nn import Normalized, convert_multi_bn, convert_sync, use_branches
 
 SHARES = (slice(2), slice(2, 6))
 
@@ -33,13 +33,19 @@ def images():
 
 
 def attack_share(rank, kind, bn_mode):
-    """Attacks this process's samples through the wrapper, then the network inside; the first goes on alone."""
+    """Attacks this process's samples through the wrapper, the network inside, and the wrapper inside another module.
+
+    The first process goes on alone, which ends only if it waits for no other.
+    """
     parallel = DistributedDataParallel(convert_sync(network()), find_unused_parameters=True)
+    inside = Normalized(parallel, 0.0, 1.0)
     x, y = (values[SHARES[rank]] for values in images())
     before = fingerprint(parallel.module)
-    found = [attack_of(kind, model, bn_mode=bn_mode)(x, y) for model in (parallel, parallel.module)]
+    found = [attack_of(kind, model, bn_mode=bn_mode)(x, y) for model in (parallel, parallel.module, inside)]
     if rank == 0:
-        attack_of(kind, parallel, bn_mode=bn_mode).run(x, y)
+        for model in (parallel, inside):
+            attack_of(kind, model, bn_mode=bn_mode).run(x, y)
+    assert "forward" not in vars(parallel)
     assert fingerprint(parallel.module) == before
     return found
 

@@ -209,6 +209,16 @@ def test_inference_tensors_inside_labels_and_options():
     assert torch.equal(found, PGD(model, mean=0.5, std=0.25, random_start=False)(x, y))
 
 
+def test_targets_made_in_inference_mode():
+    model = small_net().eval()
+    x, y = image_batch()
+    with torch.inference_mode():
+        classes, codes = (y + 1) % 3, torch.ones(6, 3)
+        found = PGD(model, target=classes)(x, y, seed=1), FeatureTargetAttack(model, targets=codes)(x, seed=1)
+    assert torch.equal(found[0], PGD(model, target=(y + 1) % 3)(x, y, seed=1))
+    assert torch.equal(found[1], FeatureTargetAttack(model, targets=torch.ones(6, 3))(x, seed=1))
+
+
 def test_model_of_inference_tensors_is_refused():
     with torch.inference_mode():
         model = small_net()

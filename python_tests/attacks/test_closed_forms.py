@@ -84,6 +84,19 @@ def test_one_step_has_length_and_direction_of_the_norm(norm):
     torch.testing.assert_close(found, x + 0.2 * direction.reshape(1, 2, 5, 5), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_one_step_goes_its_whole_length_through_the_pixels_that_a_mask_shows(norm):
+    weight = torch.randn(1, SIZE, dtype=torch.float64)
+    hidden = weight.abs() >= weight.abs().topk(5).values.min()  # those that every norm would take first
+    x = torch.full((3, 2, 5, 5), 0.5, dtype=torch.float64)
+    options = {"norm": norm, "eps": 0.2, "objective": lambda output, y: output[:, 0]}
+    found = FGSM(FlatLinear(weight), mask=~hidden.reshape(2, 5, 5), **options)(x)
+    expected = FGSM(FlatLinear(weight.masked_fill(hidden, 0)), **options)(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    order = {"linf": math.inf, "l2": 2, "l1": 1}[norm]
+    torch.testing.assert_close((found - x).flatten(1).norm(order, dim=1), torch.full((3,), 0.2).double())
+
+
 def test_l1_in_a_box_fills_the_pixels_of_the_greatest_weights():
     torch.manual_seed(5)
     weight = torch.randn(1, SIZE, dtype=torch.float64)

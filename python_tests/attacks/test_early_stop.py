@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from attacks.attack_cases import image_batch, small_net
@@ -191,3 +193,36 @@ def test_statistics_of_a_shrinking_batch_are_refused():
         PGD(small_net(), early_stop=True, bn_mode="batch")
     with pytest.raises(TypeError, match="early_stop: expected a bool, got int"):
         PGD(small_net(), early_stop=1)
+
+
+@dataclass(frozen=True)
+class Heads:
+    logits: torch.Tensor
+    scale: float
+
+
+class WithHeads(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return Heads(self.model(x), 2.0)
+
+
+class OfHeads:
+    def __call__(self, output, y):
+        return output.scale * CrossEntropy()(output.logits, y)
+
+    def success(self, clean_output, output, y):
+        assert clean_output.logits.shape == output.logits.shape
+        return CrossEntropy().success(None, output.logits, y)
+
+
+def test_outputs_that_are_data_classes_are_taken_along():
+    model, x, y = case()
+    found = PGD(WithHeads(model), eps=0.25, objective=OfHeads(), early_stop=True).run(x, y, seed=3)
+    plain = PGD(model, eps=0.25, early_stop=True).run(x, y, seed=3)
+    assert len(plain.steps_used.unique()) > 2
+    torch.testing.assert_close(found.x_adv, plain.x_adv, rtol=0, atol=1e-9)
+    assert torch.equal(found.steps_used, plain.steps_used)

@@ -95,6 +95,24 @@ def test_samples_without_a_usable_gradient_do_not_move_and_disturb_no_other(valu
         assert not bool(gradient[1].any())
 
 
+class Proxies(nn.Module):
+    """An objective with weights of its own, which need a gradient even where the images get none."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, output, targets):
+        return (output.detach() * self.weight).sum(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_objective_of_detached_outputs_is_refused(dtype):
+    model = FlatLinear(torch.randn(1, 12, dtype=dtype))
+    with pytest.raises(ValueError, match="objective: expected values that depend on the input differentiably"):
+        look(model, torch.rand(3, 12, dtype=dtype), None, Proxies())
+
+
 def test_outputs_without_a_row_for_each_sample_are_left_as_they_are():
     x = torch.rand(3, 12).half()
     weight = torch.randn(1, 12).half()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from attacks.attack_cases import fingerprint, image_batch, small_net
@@ -184,6 +185,20 @@ def test_loaders_of_any_form(tmp_path):
     assert len(list(attack_loader(attack, stream))) == 2
     drift = PGD(small_net(), objective=lambda output, y: output.sum(1), steps=1)
     assert next(iter(attack_loader(drift, [x]))).y is None
+
+
+def test_labels_that_could_not_be_read_again_are_refused_at_once(tmp_path):
+    x, _ = image_batch(4)
+    attack = PGD(small_net(), objective=lambda output, y: output.sum(1), steps=1)
+    for labels in (numpy.arange(4), {"ids": [numpy.int64(3)]}):
+        with pytest.raises(TypeError, match="loader: out= keeps labels of tensors, numbers and text"):
+            list(attack_loader(attack, [(x, labels)], out=tmp_path))
+        assert len(list(attack_loader(attack, [(x, labels)]))) == 1
+    assert_only_whole_files(tmp_path, 0)
+    for labels in (None, ["a", "b", "c", "d"], {"ids": torch.arange(4), "names": ("x", 2.0)}):
+        folder = tmp_path / str(type(labels))
+        first, second = (next(attack_loader(attack, [(x, labels)], out=folder)).y for _ in range(2))
+        assert str(first) == str(second) == str(labels)
 
 
 def test_nothing_runs_before_the_first_result_and_nothing_is_printed(capfd):

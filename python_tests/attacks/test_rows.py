@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
 
 import torch
 
@@ -21,6 +22,22 @@ def test_structures_keep_their_types():
     assert torch.equal(found["a"], torch.full((2,), 2.0))
     assert torch.equal(value["a"], torch.ones(2)), "the original was changed"
     assert map_tensors(len, "text") == "text"
+
+
+@dataclass(frozen=True)
+class Output:
+    rows: torch.Tensor
+    rest: tuple[torch.Tensor | None, str]
+
+
+def test_data_classes_are_structures_too():
+    value = Output(torch.ones(2), (torch.zeros(1), "text"))
+    found = map_tensors(lambda tensor: tensor + 1, value)
+    assert type(found) is Output
+    assert found.rows.tolist() == [2.0, 2.0]
+    assert found.rest[0].tolist() == [1.0]
+    assert value.rows.tolist() == [1.0, 1.0], "the original was changed"
+    assert map_tensors(len, Output) is Output
 
 
 def test_samples_are_taken_from_what_has_a_row_for_each():

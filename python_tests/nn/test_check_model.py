@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 
 import pytest
@@ -113,18 +114,23 @@ def test_a_hazard_is_found_with_its_place_and_a_way_out(hazard):
         model.get_submodule(name)
 
 
-def parallel_hazards(rank, sync, broadcast):
-    model = convert_sync(network(), sync=sync)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        return check_model(DistributedDataParallel(model, broadcast_buffers=broadcast))
+def parallel_hazards(rank):
+    """What is found with (sync, broadcast_buffers)."""
+    found = {}
+    for sync, broadcast in itertools.product((True, False), repeat=2):
+        model = convert_sync(network(), sync=sync)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            found[sync, broadcast] = check_model(DistributedDataParallel(model, broadcast_buffers=broadcast))
+    return found
 
 
 def test_unsynchronised_statistics_under_data_parallel():
-    ((found,),) = run_on_ranks(parallel_hazards, 1, False, True)
+    (hazards,) = run_on_ranks(parallel_hazards, 1)
+    (found,) = hazards.pop((False, True))
     assert found.where == ("",)
     assert "those of the first process" in found.what
-    assert run_on_ranks(parallel_hazards, 1, False, False) == run_on_ranks(parallel_hazards, 1, True, True) == [[]]
+    assert list(hazards.values()) == [[], [], []]
 
 
 @pytest.mark.parametrize("make", [backbones.conv4, backbones.resnet18])
@@ -156,6 +162,23 @@ def test_what_torch_makes_of_a_layer_with_one_branch():
     model = nn.Sequential(MultiBatchNorm2d(2, num_branches=1, activation="relu"))
     (found,) = check_model(nn.SyncBatchNorm.convert_sync_batchnorm(model))
     assert (found.where, "never uses them" in found.what) == (("0",), True)
+
+
+def test_copies_on_several_cards_are_a_hazard():
+    assert check_model(nn.DataParallel(nn.BatchNorm2d(2))) == []
+    (found,) = check_model(nn.DataParallel(network()))
+    assert (found.where, "a mixed route does not fit" in found.what) == (("",), True)
+
+
+def test_values_that_do_not_exist_are_not_judged():
+    with torch.device("meta"):
+        model = network()
+        with use_branches(model, {"clean": 2, "adv": 2}):
+            assert check_model(model) == []
+    (found,) = check_model(model.append(nn.BatchNorm2d(2)))
+    assert "BatchNorm2d beside" in found.what
+    with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got OrderedDict"):
+        check_model(model.state_dict())
 
 
 def test_nothing_is_changed():

@@ -1,11 +1,13 @@
 """Conversion to several branches and back: what it keeps, fuses and refuses."""
 
 import copy
+import itertools
 
 import pytest
 import torch
 from nn.peer_layers import BatchNormAct2d
 from torch import nn
+from torch.nn.utils import parametrize
 
 from mdprop_ext.nn import (
     MultiBatchNorm1d,
@@ -157,12 +159,13 @@ def test_neighbours_in_a_sequential_are_fused():
 
 
 def test_a_relu_is_kept_where_fusing_would_change_something():
-    hooked_norm = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
-    hooked_norm[0].register_forward_hook(lambda *_: None)
-    hooked_relu = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())
-    hooked_relu[1].register_forward_hook(lambda *_: None)
-    other_activation = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU6())
-    for model in (hooked_norm, hooked_relu, other_activation):
+    models = [nn.Sequential(nn.BatchNorm2d(3), nn.ReLU6())]
+    for index, kind in itertools.product(
+        (0, 1), ("forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook")
+    ):
+        models.append(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()))
+        getattr(models[-1][index], f"register_{kind}")(lambda *_: None)
+    for model in models:
         kept = model[1]
         convert_multi_bn(model, NAMES, fuse_activation=True)
         assert model[0].activation is None
@@ -221,6 +224,16 @@ def test_a_relu_asked_for_by_the_user_survives_stripping():
     assert [type(module) for module in alone] == [nn.BatchNorm2d, nn.ReLU]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_modules_put_in_and_taken_out_keep_the_mode(training):
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU(), MultiBatchNorm2d(2, branches=NAMES, activation="relu"))
+    convert_multi_bn(model.train(training), NAMES, fuse_activation=True)
+    assert [module.training for module in model.modules()] == [training] * len(list(model.modules()))
+    strip_branches(model)
+    assert [type(module) for module in model] == [nn.BatchNorm2d, nn.ReLU, nn.Sequential]
+    assert [module.training for module in model.modules()] == [training] * 6
+
+
 def test_branch_parameters():
     model = convert_multi_bn(network(), NAMES)
     assert list(branch_parameters(model, "st")) == [
@@ -229,8 +242,22 @@ def test_branch_parameters():
     assert [id(parameter) for parameter in branch_parameters(model, 0)] == [
         id(value) for layer in (model[1], model[6]) for value in (layer.weight, layer.bias)
     ]
+    # At once, before somebody iterates.
     with pytest.raises(ValueError, match="'adv' is unknown"):
-        list(branch_parameters(model, "adv"))
+        branch_parameters(model, "adv")
+    with pytest.raises(ValueError, match="Linear has no multi-branch batch norm"):
+        branch_parameters(nn.Linear(2, 2), "adv")
+
+
+def test_layers_of_a_subclass_are_not_stripped_of_what_they_add():
+    model = convert_multi_bn(network(), NAMES, fuse_activation=True)
+    parametrize.register_parametrization(model[6], "weight", nn.Softplus())
+    text = repr(model)
+    with pytest.raises(TypeError, match="cannot strip a ParametrizedMultiBatchNorm1d: expected MultiBatchNorm1d"):
+        strip_branches(model, "st")
+    assert repr(model) == text
+    parametrize.remove_parametrizations(model[6], "weight")
+    assert type(strip_branches(model, "st")[6]) is nn.BatchNorm1d
 
 
 def test_converting_again_is_idempotent_for_the_same_branches_only():
@@ -256,5 +283,7 @@ def test_a_model_without_batch_norm_is_refused():
         convert_multi_bn(nn.Sequential(nn.Linear(2, 2), nn.InstanceNorm2d(2)), NAMES)
     with pytest.raises(TypeError, match="branches"):
         convert_multi_bn(nn.BatchNorm2d(2), "main")
+    with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got list"):
+        convert_multi_bn([nn.BatchNorm2d(2)], NAMES)
     with pytest.raises(ValueError, match="'adv' is unknown"):
         strip_branches(MultiBatchNorm2d(2), "adv")

@@ -139,9 +139,10 @@ def test_sync_is_an_option_of_the_layer():
     layer = MultiBatchNorm2d(CHANNELS, activation="relu", sync=True)
     assert (layer.sync, layer.process_group) == (True, None)
     assert repr(layer).partition("\n  (aux_bn)")[0].endswith("sync=True, activation='relu'")
-    with without_sync(layer):
-        assert not layer.sync
-    assert layer.sync
+    model = nn.Sequential(layer, MultiBatchNorm2d(CHANNELS))
+    with pytest.raises(ValueError, match="4D"), without_sync(model):
+        model(torch.zeros(2, CHANNELS) if not layer.sync else None)
+    assert (layer.sync, model[1].sync) == (True, False)
 
 
 def keep_the_group(rank):

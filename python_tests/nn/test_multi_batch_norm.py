@@ -110,6 +110,17 @@ def test_batch_statistics_are_not_written_when_tracking_is_switched_off():
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_graph_that_holds_statistics_refuses_those_of_later(dtype):
+    layer = MultiBatchNorm2d(CHANNELS).to(dtype)
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        held = torch.ones(CHANNELS, requires_grad=True) * getattr(layer.aux_bn[0], name)
+        with use_branch(layer, 1):
+            layer(torch.randn(4, CHANNELS, 2, 2, dtype=dtype))
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            held.sum().backward()
+
+
 @pytest.mark.parametrize("ids", [[], [1], [0, 0, 1]], ids=["no route", "whole batch", "mixed"])
 def test_one_value_per_channel_raises_in_training_only(ids):
     layer = MultiBatchNorm1d(CHANNELS)
@@ -236,6 +247,11 @@ def test_torch_cannot_drop_the_branches_by_its_own_conversion():
         ({"branches": ("main", "")}, ValueError, "not empty"),
         ({"branches": "main"}, TypeError, "branches"),
         ({"branches": (1, 2)}, TypeError, "branches"),
+        ({"branches": 3}, TypeError, "branches must be a sequence of strings"),
+        ({"branches": {"main", "adv"}}, TypeError, "branches must be a sequence of strings"),
+        ({"branches": iter(["main", "adv"])}, TypeError, "branches must be a sequence of strings"),
+        ({"num_branches": 2.0}, TypeError, "num_branches must be a whole number, got 2.0"),
+        ({"num_branches": True}, TypeError, "num_branches must be a whole number, got True"),
         ({"activation": "gelu"}, ValueError, "activation"),
     ],
 )

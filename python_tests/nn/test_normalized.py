@@ -67,12 +67,19 @@ def test_outputs_of_any_form_pass_through():
     [
         ((3, 0.5, 0.5), TypeError, r"model: expected a torch\.nn\.Module, got int"),
         ((nn.Identity(), 0.5, 0.0), ValueError, "std: expected positive values"),
+        ((nn.Identity(), "grey", 1.0), TypeError, "mean: expected a number or one number a channel, got str"),
+        ((nn.Identity(), float("nan"), 1.0), ValueError, "mean: expected finite values"),
         ((nn.Identity(), [], 1.0), ValueError, "mean: expected a number or one number a channel, got no values"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         Normalized(*arguments)
+
+
+def test_images_in_bytes_are_refused():
+    with pytest.raises(TypeError, match=r"x: expected floating-point images, .* got torch\.uint8"):
+        Normalized(nn.Identity(), MEAN, STD)(torch.zeros(1, 2, 2, 2, dtype=torch.uint8))
 
 
 def test_another_number_of_channels_is_refused():

@@ -8,7 +8,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
-from mdprop_ext.nn import MultiBatchNorm1d, MultiBatchNorm2d, branch_names, use_branch, use_branches
+from mdprop_ext.nn import MultiBatchNorm1d, MultiBatchNorm2d, branch_names, strip_branches, use_branch, use_branches
 
 NAMES = ("main", "st", "mt")
 
@@ -135,6 +135,8 @@ def test_models_that_cannot_be_routed(context):
     plain = nn.Sequential(nn.BatchNorm2d(3))
     with pytest.raises(ValueError, match="Sequential has no multi-branch"), context(plain, route):
         pass
+    with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got str"), context("model", route):
+        pass
     mixture = nn.Sequential(MultiBatchNorm2d(3, branches=("main", "st")), MultiBatchNorm2d(3, branches=NAMES))
     with pytest.raises(ValueError, match="must have the same branches"), context(mixture, route):
         pass
@@ -182,6 +184,65 @@ def test_compiled_once_for_each_kind_of_route(training):
         assert counter.frame_count == (1 if index < len(whole) else 2)
     for name, value in eager.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("route", ["st", {"mt": 1, "main": 0, "st": 3}, torch.tensor([2, 0, 1, 2])], ids=str)
+def test_contexts_inside_a_compiled_step(route):
+    torch._dynamo.reset()
+    model, eager = small_model().eval(), small_model().eval()
+    context = use_branch if isinstance(route, str) else use_branches
+
+    def step(x):
+        with context(model, route):
+            return model(x)
+
+    x = torch.randn(4, 2, 3, 3)
+    with context(eager, route):
+        expected = eager(x)
+    torch.testing.assert_close(torch.compile(step, backend="eager", fullgraph=True)(x), expected)
+    assert routes(model) == [None, None]
+
+
+def test_sizes_inside_a_compiled_step_may_vary():
+    torch._dynamo.reset()
+    model, eager = small_model(), small_model()
+    counter = CompileCounterWithBackend("eager")
+
+    def step(model, clean, other):
+        with use_branches(model, {"main": len(clean), "mt": len(other)}):
+            return model(torch.cat([clean, other]))
+
+    compiled = torch.compile(lambda *parts: step(model, *parts), backend=counter, fullgraph=True)
+    for sizes in ((4, 3), (5, 4), (7, 2), (4, 3)):
+        parts = [torch.randn(size, 2, 3, 3) for size in sizes]
+        torch.testing.assert_close(compiled(*parts), step(eager, *parts))
+    assert counter.frame_count <= 2  # fixed sizes, then any
+    torch.testing.assert_close(dict(model.state_dict()), dict(eager.state_dict()))
+
+
+def test_contexts_where_tensors_have_no_values_by_default():
+    with torch.device("meta"):
+        model = small_model()
+        for context, route in ((use_branch, "st"), (use_branches, {"mt": 3, "main": 1})):
+            with context(model, route):
+                assert model(torch.empty(4, 2, 3, 3)).shape == (4, 3)
+
+
+def test_a_layer_without_tensors_is_routed_where_the_others_are():
+    bare = MultiBatchNorm2d(3, affine=False, track_running_stats=False)
+    model = nn.Sequential(bare, MultiBatchNorm2d(3, device="meta"))
+    with use_branches(model, {"main": 1, "aux1": 2}):
+        assert bare.route is model[1].route
+        assert bare.route.is_meta
+    with use_branch(bare, "aux1"):
+        assert bare.route.device == torch.device("cpu")
+
+
+def test_leaving_a_context_sets_nothing_on_stripped_layers():
+    model = small_model()
+    with use_branch(model, "st"):
+        strip_branches(model)
+    assert not any("route" in vars(module) for module in model.modules())
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])

@@ -77,6 +77,30 @@ def test_other_entries_stay():
     assert adapt_state_dict(model, state) == state
 
 
+class Upgraded(nn.Module):
+    """A module whose version 1 kept half of what version 2 keeps."""
+
+    _version = 2
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("size", torch.tensor(4.0))
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        if local_metadata.get("version", 1) < 2:
+            state_dict[f"{prefix}size"] = 2 * state_dict[f"{prefix}size"]
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def test_versions_of_other_modules_are_kept():
+    model = nn.Sequential(Upgraded(), MultiBatchNorm2d(4))
+    for state in (adapt_state_dict(model, model.state_dict()), export_state_dict(model, layout="timm")):
+        model.load_state_dict(state)
+        assert float(model[0].size) == 4
+    model.load_state_dict(adapt_state_dict(model, dict(model.state_dict())))
+    assert float(model[0].size) == 8
+
+
 def test_shared_affine_takes_statistics_only():
     layer = MultiBatchNorm2d(4, share_affine=True)
     layer.load_state_dict(adapt_state_dict(layer, nn.BatchNorm2d(4).state_dict()))

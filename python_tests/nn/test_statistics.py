@@ -89,6 +89,13 @@ def test_layers_without_running_statistics_are_passed_over():
     assert all(torch.equal(value, before[key]) for key, value in frozen.state_dict().items())
 
 
+def test_batches_are_put_on_the_device():
+    model, seen = MultiBatchNorm2d(1, device="meta"), []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].device.type))
+    update_branch_statistics(model, {"main": loader(), "aux1": [loader()[0][0]]}, device="meta")
+    assert seen == ["meta"] * 4
+
+
 def failing():
     yield from loader(batches=1)
     raise KeyError("the disk is gone")

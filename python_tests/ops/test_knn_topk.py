@@ -137,3 +137,18 @@ def test_raw_backward_refuses_indices_outside_the_points():
     grad, rows, indices = torch.ones(1, 1), torch.randn(1, 3), torch.tensor([[5]])
     with pytest.raises((RuntimeError, IndexError)):
         torch.ops.mdprop.knn_topk_backward(grad, rows, rows, grad, indices, "dot")
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "dot"])
+@pytest.mark.parametrize("k", [1, 7, 120])
+def test_faiss_finds_the_same(metric, k):
+    """On whole numbers, whose distances both compute exactly; faiss may order neighbours at one distance otherwise."""
+    faiss = pytest.importorskip("faiss")
+    queries, points = torch.randint(-8, 9, (40, 24)).float(), torch.randint(-8, 9, (1500, 24)).float()
+    index = faiss.IndexFlatL2(24) if metric == "sqeuclidean" else faiss.IndexFlatIP(24)
+    index.add(points.numpy())
+    found, ids = (torch.from_numpy(result) for result in index.search(queries.numpy(), k))
+    distances, indices = ops.knn_topk(queries, points, k, metric=metric)
+    assert torch.equal(distances, found if metric == "sqeuclidean" else -found)
+    for ours, theirs, near in zip(indices, ids, distances < distances[:, -1:], strict=True):
+        assert torch.equal(ours[near].sort().values, theirs[near].sort().values)

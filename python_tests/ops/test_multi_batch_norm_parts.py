@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from op_case_multi_batch_norm import batch, tables
 from torch import nn
 
+from mdprop_ext.reference import multi_batch_norm as reference
+
 RAW = torch.ops.mdprop
 EPS = 1e-5
 IDS = torch.tensor([2, 0, 2, 0, 1, 1, 0, 2, 0])
@@ -168,3 +170,14 @@ def test_raw_ops_refuse_what_does_not_fit():
 def test_opcheck_of_the_parts(name, arguments):
     x = batch("planes_gathered", torch.float32)
     torch.library.opcheck(getattr(RAW, name).default, arguments(x, tables(3, 5, torch.float32)))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_the_plain_update_rounds_nothing_to_float32(momentum):
+    mean, var, running_mean, running_var = (torch.rand(1, 3, dtype=torch.float64) + 0.5 for _ in range(4))
+    share = 1 / 7 if momentum is None else momentum
+    expected_mean = running_mean + share * (mean - running_mean)
+    expected_var = running_var + share * (var * (10 / 9) - running_var)
+    reference.update([running_mean[0]], [running_var[0]], [torch.tensor(6)], mean, var, torch.tensor([10]), momentum)
+    torch.testing.assert_close(running_mean, expected_mean, rtol=1e-14, atol=0)
+    torch.testing.assert_close(running_var, expected_var, rtol=1e-14, atol=0)

@@ -18,7 +18,7 @@ from mdprop_ext.recipes import (
     robust_grid,
     robust_protocol,
 )
-from mdprop_ext.recipes.evaluation import spread_batches
+from mdprop_ext.recipes.evaluation import build_attack, spread_batches
 
 IMAGES = image_set(6, 4, seed=11)
 
@@ -69,6 +69,30 @@ def test_stronger_attacks_leave_less() -> None:
     meter = RobustnessMeter(branched_model(), image_set(8, 6, seed=3), seed=0)
     recalls = [meter.recall(AttackSetting(attack="st", eps=eps / 255, steps=8)) for eps in (0, 8, 64)]
     assert recalls[0] > recalls[2]
+
+
+@pytest.mark.parametrize("name", ["st", "mt3", "pgd"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_steps_are_as_long_as_the_protocol_says(name: str, steps: int) -> None:
+    setting = AttackSetting(attack=name, eps=0.1, steps=steps)
+    options = build_attack(branched_model(), setting, torch.Generator()).options
+    assert options.alpha == pytest.approx(0.1 if steps == 1 else 0.25 / steps)
+
+
+@pytest.mark.parametrize("name", ["st", "mt3", "pgd"])
+def test_recall_is_that_of_attacked_queries_against_clean_images(name: str) -> None:
+    model = branched_model().eval()
+    setting = AttackSetting(attack=name, eps=24 / 255, steps=2, branch="st")
+    generator = torch.Generator().manual_seed(7)
+    (order,) = spread_batches(IMAGES.labels, 7)
+    attacked = build_attack(model, setting, generator)(IMAGES.floats(order), IMAGES.labels[order])
+    with torch.no_grad():
+        queries, gallery = model(attacked), model(IMAGES.floats())
+    distances = torch.cdist(queries.double(), gallery.double())
+    distances[torch.arange(len(order)), order] = torch.inf
+    expected = (IMAGES.labels[distances.argmin(1)] == IMAGES.labels[order]).double().mean()
+    assert RobustnessMeter(model, IMAGES, seed=7).recall(setting) == pytest.approx(float(expected))
+    assert float(expected) < clean_metrics(model, IMAGES)["recall_at_1"]
 
 
 def test_the_seed_decides_and_the_model_is_left_alone() -> None:
