@@ -24,8 +24,8 @@ _CLEAN_PROTOCOL = (
 )
 _ATTACK_PROTOCOL = (
     "Attacked queries search the clean gallery, each image's own clean version left out; targets are images of other "
-    "classes; random start in the linf ball of radius eps, n steps of 2.5 eps/n, running statistics. The fixed protocol, "
-    "the same for every run: eps 16/255, 5 steps of 2.5 eps/5, through branch main."
+    "classes; random start in the linf ball of radius eps, n steps of 2.5 eps/n, running statistics. The fixed "
+    "protocol, the same for every run: eps 16/255, 5 steps of 2.5 eps/5, through branch main."
 )
 _GRID_PROTOCOL = (
     "By attack, number of steps and radius. Branch worst, where it is listed, is an attacker who picks the "

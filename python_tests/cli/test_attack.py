@@ -132,7 +132,7 @@ def test_eps_0_changes_nothing(trained: Path, tmp_path: Path):
         (["--branch", "adv"], "branch: expected one of main, st, mt, got 'adv'"),
         (["--eps", "300"], "eps: expected a radius from 0 to 255, in 1/255, got 300"),
         (["--eps", "-1"], "eps: expected a radius from 0 to 255, in 1/255, got -1"),
-        (["--eps", "0.5"], "eps: expected a radius in 1/255, got 0.5: write 8 for 8/255, 0.5/255 for"),
+        (["--eps", "0.5"], "eps: expected a radius in 1/255, got 0.5: write 8 for 8/255, or 0.5/255"),
         (["--eps", "nan"], "eps: expected a radius from 0 to 255, in 1/255, got nan"),
         (["--steps", "-1"], "steps: expected at least 0, got -1"),
         (["--count", "1"], "count: expected at least 2, got 1"),

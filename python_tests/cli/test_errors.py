@@ -49,7 +49,7 @@ def outcome(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
         (["--image-size", "0"], "image_size: expected at least 1 pixel, got 0"),
         (["--image-size", "8"], "image_size: expected at least 16 pixels for model conv4, got 8"),
         (["--set", "eps=8"], "eps: expected a number from 0 to 1, got 8.0: write 8/255 for 8 levels"),
-        (["--set", "model=own_parts:make_linear"], "model: Linear has no batch norm to convert"),
+        (["--set", "model=own_parts:make_linear"], "model: Sequential has no batch norm to convert"),
         (["--channels", "2"], "channels: expected 1 (greyscale) or 3 (RGB), got 2"),
     ],
 )
