@@ -22,7 +22,10 @@ SANITIZED = PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 \
 .PHONY: demo test test-cpp test-python test-emulated sanitize coverage docs check-cuda wheel bench gpu-check report lint format clean
 
 demo: $(VENV)/.demo
+	@echo "== training two models on handwritten digits, 300 steps each: a minute or two =="
 	$(BIN)/mdprop compare --recipes plain,mdprop --data digits --out runs/demo
+	@echo "One seed and 300 steps on ten digits show that everything works, not which recipe is better:"
+	@echo "docs/recipes/mdprop.md has measured results. Open runs/demo/report.html for all numbers and plots."
 
 test: test-cpp test-python test-emulated
 
@@ -139,6 +142,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.torch:
+	@echo "== creating $(VENV) and installing torch there: some minutes, the first time only =="
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet $(TORCH) numpy
 	$(BIN)/python -m pip install --quiet 'setuptools>=77' wheel pybind11 ninja cmake
@@ -146,10 +150,12 @@ $(VENV)/.torch:
 
 # The kernels, rebuilt when a source of the build changes.
 $(VENV)/.built: $(VENV)/.torch $(BUILD_FILES)
+	@echo "== compiling the kernels: a minute or more =="
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@
 
 # What the demo, the development tools and the site need beside the package itself, which .built installs once.
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(VENV)/.built cmake/extra_requirements.py
+	@echo "== installing what '$*' needs: less than a minute =="
 	$(BIN)/python -m pip install --quiet $$($(BIN)/python cmake/extra_requirements.py $*)
 	touch $@

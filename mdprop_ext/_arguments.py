@@ -23,6 +23,15 @@ def check_number(name: str, value: float, *, least: float = -math.inf, most: flo
         raise ValueError(f"{name}: expected {limits}, got {value}")
 
 
+def check_radius(eps: float) -> None:
+    """Raises unless ``eps`` is a radius in pixel units of [0, 1]."""
+    try:
+        check_number("eps", eps, least=0, most=1)
+    except ValueError as error:
+        is_level = 1 < eps <= 255
+        raise ValueError(f"{error}: write {eps:g}/255 for {eps:g} levels" if is_level else str(error)) from None
+
+
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raises unless ``value`` is one of ``choices``."""
     if value not in choices:

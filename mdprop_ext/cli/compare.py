@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -20,7 +21,14 @@ from mdprop_ext.recipes.processes import is_first_process
 from mdprop_ext.report.comparison import comparison_table, mean_metrics
 
 
-def compare_recipes(plans: Sequence[TrainingPlan], out: Path, *, device: str = "auto", resume: bool = False) -> None:
+def compare_recipes(
+    plans: Sequence[TrainingPlan],
+    out: Path,
+    *,
+    arguments: Mapping[str, Any],
+    device: str = "auto",
+    resume: bool = False,
+) -> None:
     """Trains every recipe with every seed and prints and writes what came out.
 
     Writes ``<recipe>-seed<s>/`` for each run, ``comparison.md``, ``comparison.json``, ``training.png`` of seed 0,
@@ -29,6 +37,7 @@ def compare_recipes(plans: Sequence[TrainingPlan], out: Path, *, device: str = "
     Args:
         plans: The runs, seed by seed; other recipes are compared with that of the first one.
         out: Folder for the results.
+        arguments: Those of the command, for its record.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         resume: Whether to keep the finished runs in ``out`` and to go on with an unfinished one.
 
@@ -56,9 +65,7 @@ def compare_recipes(plans: Sequence[TrainingPlan], out: Path, *, device: str = "
         {name: mean_metrics([run.metrics for run in runs]) for name, runs in results.items()},
         {name: runs[0].history for name, runs in results.items()},
     )
-    seeds = len({plan.recipe.seed for plan in plans})
-    described = {"recipes": list(results), "seeds": seeds, "data": plans[0].source.describe()}
-    reports = finish_results(out, "compare", described)
+    reports = finish_results(out, "compare", arguments)
     _print(header, rows, [*reports, *plots, out / "comparison.md", *folders])
 
 

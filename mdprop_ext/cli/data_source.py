@@ -64,6 +64,10 @@ class DataSource:
         """Returns the arguments as the checkpoint keeps them."""
         return asdict(self)
 
+    def arguments(self) -> dict[str, Any]:
+        """Returns the options of the command line that say the same."""
+        return {"data": self.name, **{name: value for name, value in self.describe().items() if name != "name"}}
+
     @classmethod
     def described(cls, data: Mapping[str, Any]) -> DataSource:
         """Returns the source that :meth:`describe` described.

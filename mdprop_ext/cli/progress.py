@@ -1,8 +1,9 @@
-"""Progress on a terminal; nothing at all elsewhere."""
+"""Progress on a terminal; elsewhere a line when work starts and one when it is done."""
 
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -32,6 +33,7 @@ class RunProgress:
         )
         self._tasks: dict[str, TaskID] = {}
         self._recall = ""
+        self._start: float | None = None
 
     def __enter__(self) -> RunProgress:
         self._progress.start()
@@ -41,16 +43,31 @@ class RunProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._progress.stop()
+        if kind is None and self._start is not None:
+            self._say(f"done after {time.perf_counter() - self._start:.0f} s")
 
     def observe(self, record: Record) -> None:
         """Shows a training step: its loss and the latest validation R@1."""
         if "val_recall_at_1" in record:
             self._recall = f"  val R@1 {100 * record['val_recall_at_1']:.1f} %"
+        self._begin(f"training, {record['steps']:.0f} steps")
         self._show(self._title, record["step"], record["steps"], f"loss {record['loss']:.3f}{self._recall}")
 
     def observe_evaluation(self, done: int, total: int) -> None:
         """Shows how many attacks on the test images are finished."""
+        self._begin(f"{total} attacks")
         self._show(f"{self._title}, attacks", done, total, "")
+
+    def _begin(self, work: str) -> None:
+        """Says once what has begun; not before the first sign of it, so that wrong options leave their error alone."""
+        if self._start is None:
+            self._start = time.perf_counter()
+            self._say(work)
+
+    def _say(self, what: str) -> None:
+        if self._progress.disable:
+            sys.stderr.write(f"mdprop: {self._title}: {what}\n")
+            sys.stderr.flush()
 
     def _show(self, title: str, done: float, total: float, state: str) -> None:
         if title not in self._tasks:

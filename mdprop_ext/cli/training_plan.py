@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from mdprop_ext._arguments import check_integer
 from mdprop_ext.cli.data_source import DataSource
-from mdprop_ext.recipes import Recipe, TrainConfig, apply_settings, apply_values, recipe_class
+from mdprop_ext.recipes import RECIPES, Recipe, TrainConfig, apply_settings, apply_values, recipe_class
 from mdprop_ext.recipes.checkpoint import Checkpoint
 from mdprop_ext.recipes.config_file import RunOptions, read_config_file
 from mdprop_ext.recipes.run import saved_description
+
+_FILE_KEYS = ("recipe", "seed", "data")  # of a configuration file, beside hyper-parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +67,27 @@ class TrainingOptions:
         (source,) = apply_values([DataSource(name)], entries, origin="data")
         return source  # type: ignore[no-any-return]
 
-    def configure(self, configs: Sequence[Any], *layers: tuple[str, Mapping[str, Any]]) -> tuple[Any, ...]:
-        """Changes configurations by values of a file or an earlier run, then by the options."""
+    def configure(
+        self, configs: Sequence[Any], *layers: tuple[str, Mapping[str, Any]], also: Collection[str] = ()
+    ) -> tuple[Any, ...]:
+        """Changes configurations by values of a file or an earlier run, then by the options.
+
+        Args:
+            configs: The configurations.
+            layers: Where values come from, and the values.
+            also: Keys of other recipes that are trained too, for messages.
+        """
+        known = {name for config in configs for name in _keys(config)}.union(also)
         for origin, values in layers:
+            _check_recipe_keys(origin, values, known)
             try:
-                configs = apply_values(configs, values, origin="config")
+                configs = apply_values(configs, values, origin="config", also=(*also, *_FILE_KEYS))
             except ValueError as error:
                 raise ValueError(f"{origin}: {str(error).removeprefix('config: ')}") from None
         if self.epochs is not None:
             configs = apply_values(configs, {"epochs": self.epochs}, origin="epochs")
-        return apply_settings(configs, self.settings)
+        _check_recipe_keys("set", [_key(setting) for setting in self.settings], known)
+        return apply_settings(configs, self.settings, also=also)
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,7 @@ def plan_comparison(options: TrainingOptions, names: Sequence[str], *, seeds: in
         values = {key: value for key, value in file.values.items() if key not in elsewhere}
         own = replace(options, settings=[each for each in options.settings if _key(each) not in elsewhere])
         configured[name] = own.configure(
-            [recipe_type.config_class(), TrainConfig()], (f"config '{options.config}'", values)
+            [recipe_type.config_class(), TrainConfig()], (f"config '{options.config}'", values), also=elsewhere
         )
     return [
         TrainingPlan(name, recipe_types[name](recipe_config, seed=seed), config, source)
@@ -172,6 +185,14 @@ def check_seed(seed: int) -> None:
 
 def _described(saved: Checkpoint | None) -> Mapping[str, Any]:
     return {} if saved is None else saved.data
+
+
+def _check_recipe_keys(origin: str, keys: Iterable[str], known: Collection[str]) -> None:
+    """Raises if a key is one of recipes other than those that are trained."""
+    for key in keys:
+        owners = [name for name, recipe in RECIPES.items() if key in _keys(recipe.config_class())]
+        if key not in known and owners:
+            raise ValueError(f"{origin}: the recipe has no key {key!r}, it is one of {', '.join(owners)}")
 
 
 def _keys(config: Any) -> set[str]:

@@ -73,7 +73,10 @@ def convert_multi_bn(
         raise ValueError(f"the model has the branches {present.pop()} already: call strip_branches first")
     conversions = [(norm, _multi_class(norm)) for norm in _plain_norms(model, skip)]
     if not conversions and not present:
-        raise ValueError(f"{type(model).__name__} has no batch norm to convert")
+        raise ValueError(
+            f"model: {type(model).__name__} has no batch norm to convert: expected layers such as nn.BatchNorm2d, or "
+            "training without branches"
+        )
     for norm, multi_class in conversions:
         plain_class = type(norm)
         norm.__class__ = multi_class

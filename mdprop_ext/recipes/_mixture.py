@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from mdprop_ext._arguments import check_choice, check_integer, check_number
+from mdprop_ext._arguments import check_choice, check_integer, check_radius
 from mdprop_ext.recipes.base import Criterion
 
 #: ``"joint"``: one loss over the union, in which pairs of all distributions meet; ``"separate"``: the mean of one loss
@@ -18,7 +18,7 @@ LossMode = Literal["joint", "separate"]
 
 def check_mixture(eps: float, loss: str, **counts: int) -> None:
     """Raises unless the hyper-parameters that these recipes share are in range."""
-    check_number("eps", eps, least=0, most=1)
+    check_radius(eps)
     check_choice("loss", loss, get_args(LossMode))
     for name, count in counts.items():
         check_integer(name, count, least=1)

@@ -154,6 +154,8 @@ def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Checkpoint]:
         ValueError: If the folder or a file is missing or damaged, or the files do not belong together.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise ValueError(f"checkpoint: expected a folder, got the file '{folder}': give its folder '{folder.parent}'")
     for file in (CONFIG_FILE, _WEIGHTS):
         if not (folder / file).is_file():
             raise ValueError(f"checkpoint: no file {file!r} in '{folder}'")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdprop_ext._arguments import check_integer, check_number
+from mdprop_ext._arguments import check_integer, check_radius
 from mdprop_ext.attacks import Attack, FeaturePush, FeatureTargetAttack
 from mdprop_ext.data import ImageSet
 from mdprop_ext.metrics import nearest_neighbours, pi_ratio, retrieval_metrics, spectral_decay
@@ -53,7 +53,7 @@ class AttackSetting:
             raise ValueError(
                 f"attacks: expected st, pgd or mt with a number of targets such as mt5, got {self.attack!r}"
             )
-        check_number("eps", self.eps, least=0, most=1)
+        check_radius(self.eps)
         check_integer("steps", self.steps, least=0)
 
     @property

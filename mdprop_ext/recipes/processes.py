@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -25,6 +26,8 @@ def is_first_process() -> bool:
 def joined_processes(device: str) -> Iterator[None]:
     """Joins the processes that ``torchrun`` started, where it did, for as long as the block runs.
 
+    Each of them waits at the end of its block for the others, unless the block raises.
+
     Args:
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``; each process takes the CUDA device of its number on the machine.
     """
@@ -34,10 +37,15 @@ def joined_processes(device: str) -> Iterator[None]:
     on_cuda = device != "cpu" and torch.cuda.is_available()
     if on_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # Its functions keep the group that is there when it is imported, as Adam's first step does, as their default: the
+    # group's threads would then outlive it, and abort the process if it ends while they work.
+    importlib.import_module("torch.distributed.nn")
     # The others wait for as long as the first one measures.
     distributed.init_process_group("nccl" if on_cuda else "gloo", timeout=timedelta(days=7))
     try:
         yield
+        with suppress(RuntimeError):  # of a process that has failed, which says why itself
+            distributed.barrier()
     finally:
         distributed.destroy_process_group()
 

@@ -9,7 +9,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
-def apply_settings(configs: Sequence[Any], settings: Iterable[str]) -> tuple[Any, ...]:
+def apply_settings(configs: Sequence[Any], settings: Iterable[str], *, also: Iterable[str] = ()) -> tuple[Any, ...]:
     """Replaces fields of several configurations, whose fields have different names.
 
     Values are read by the type of the field. Numbers may be fractions such as ``16/255``; a field that may be None
@@ -18,6 +18,7 @@ def apply_settings(configs: Sequence[Any], settings: Iterable[str]) -> tuple[Any
     Args:
         configs: Frozen dataclasses.
         settings: ``key=value`` each; of equal keys the last one counts.
+        also: Keys that are known elsewhere, see :func:`apply_values`.
 
     Returns:
         The configurations with the new values, in the same order.
@@ -36,16 +37,19 @@ def apply_settings(configs: Sequence[Any], settings: Iterable[str]) -> tuple[Any
         if not (key and separator and text):
             raise ValueError(f"set: expected key=value, got {setting!r}")
         values[key] = text
-    return apply_values(configs, values, origin="set")
+    return apply_values(configs, values, origin="set", also=also)
 
 
-def apply_values(configs: Sequence[Any], values: Mapping[str, Any], *, origin: str) -> tuple[Any, ...]:
+def apply_values(
+    configs: Sequence[Any], values: Mapping[str, Any], *, origin: str, also: Iterable[str] = ()
+) -> tuple[Any, ...]:
     """Replaces fields of several configurations, whose fields have different names.
 
     Args:
         configs: Frozen dataclasses.
         values: New values by field; text is read as by :func:`apply_settings`.
         origin: Where the values come from, for messages.
+        also: Keys that are known elsewhere, among which the name nearest to an unknown one may be too.
 
     Returns:
         The configurations with the new values, in the same order.
@@ -57,7 +61,7 @@ def apply_values(configs: Sequence[Any], values: Mapping[str, Any], *, origin: s
     changes: list[dict[str, Any]] = [{} for _ in configs]
     for key, value in values.items():
         if key not in owners:
-            raise ValueError(f"{origin}: unknown key {key!r}, did you mean {nearest_name(key, owners)!r}?")
+            raise ValueError(f"{origin}: unknown key {key!r}, did you mean {nearest_name(key, [*owners, *also])!r}?")
         owner = owners[key]
         changes[owner][key] = read_value(key, value, get_type_hints(type(configs[owner]))[key])
     return tuple(dataclasses.replace(config, **new) for config, new in zip(configs, changes, strict=True))

@@ -11,6 +11,7 @@ from torch import nn
 from mdprop_ext._arguments import check_choice, check_integer, check_number
 from mdprop_ext.losses import LOSS_NAMES
 from mdprop_ext.nn.backbones import conv4, resnet18, resnet50
+from mdprop_ext.nn.backbones.conv4 import SMALLEST_IMAGE
 from mdprop_ext.recipes.settings import nearest_name
 from mdprop_ext.recipes.user_objects import build_user_model, is_user_object
 
@@ -125,9 +126,11 @@ class TrainConfig:
             is the user's own.
 
         Raises:
-            ValueError: If the user's own model cannot be built.
+            ValueError: If the images are too small for it, or the user's own model cannot be built.
         """
         model: nn.Module
+        if self.model == "conv4" and image_size < SMALLEST_IMAGE:
+            raise ValueError(f"image_size: expected at least {SMALLEST_IMAGE} pixels for model conv4, got {image_size}")
         if is_user_object(self.model):
             model = build_user_model(
                 self.model, in_channels=in_channels, embedding_dim=self.embedding_dim, image_size=image_size

@@ -98,6 +98,23 @@ def add_legend(figure: Any) -> None:
         )
 
 
+def add_row_legends(figure: Any, rows: Sequence[Sequence[Any]]) -> None:
+    """Puts a legend beside the last panel of each row, in room that it adds to the figure."""
+    longest = 0
+    for row in rows:
+        entries = row[-1].get_legend_handles_labels()[1]
+        longest = max([longest, *(len(label) for label in entries)])
+        row[-1].legend(
+            loc="upper left",
+            bbox_to_anchor=(1.0, 1.0),
+            borderaxespad=0,
+            frameon=False,
+            fontsize="small",
+            handlelength=3,
+        )
+    figure.set_figwidth(figure.get_figwidth() + (longest + 8) / _CHARACTERS_AN_INCH)
+
+
 def colour(index: int) -> str:
     """The colour of the curve or class with this index."""
     return _COLOURS[index % len(_COLOURS)]

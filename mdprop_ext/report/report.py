@@ -98,7 +98,8 @@ def _content(files: RunFiles) -> list[Html]:
         content.append(sections.comparison_section(files.comparison, files.pictures))
     if files.metrics is not None:
         content.append(sections.clean_section(files.metrics))
-        content.append(sections.robust_section(files.metrics, files.pictures))
+        was_asked_for = (files.provenance or {}).get("command") == "eval"
+        content.append(sections.robust_section(files.metrics, files.pictures, grid_first=was_asked_for))
     if files.attack is not None:
         content.append(sections.attack_section(files.attack, files.pictures))
     if files.history:

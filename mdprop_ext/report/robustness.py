@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mdprop_ext.report._style import add_legend, colour, marker, new_panels, plain_text, save_png
+from mdprop_ext.report._style import add_legend, add_row_legends, colour, marker, new_panels, plain_text, save_png
 
 _MOST_TICKS = 8
 _GREY = "0.35"
@@ -56,12 +56,13 @@ def robustness_figure(results: Mapping[str, Mapping[str, Any]]) -> Any:
             _draw_lines(rows[1][column], results, attack, over="steps", fixed="eps_255", settings=radii)
     _share_limits([axis for row in rows for axis in row])
     counts = [f"{count} step{'s' * (count != 1)}" for count in steps]
-    if len(steps) > 1:
-        settings = [[f"{count} (top)" for count in counts], [f"eps {radius:g}/255 (bottom)" for radius in radii]]
+    worst = any(row["branch"] == "worst" for row in grid)
+    for row, settings in zip(rows, (counts, [f"eps {radius:g}/255" for radius in radii]), strict=False):
+        _explain(row[-1], list(results), settings, worst=worst)
+    if len(rows) > 1:  # a colour means another thing in each row
+        add_row_legends(figure, rows)
     else:
-        settings = [counts]
-    _explain(rows[0][0], list(results), settings, worst=any(row["branch"] == "worst" for row in grid))
-    add_legend(figure)
+        add_legend(figure)
     return figure
 
 
@@ -97,19 +98,18 @@ def _draw_lines(
         axis.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
 
 
-def _explain(axis: Any, names: Sequence[str], settings: Sequence[Sequence[str]], *, worst: bool) -> None:
+def _explain(axis: Any, names: Sequence[str], settings: Sequence[str], *, worst: bool) -> None:
     """Labels colours, markers and dashes one by one; every combination would take more room than the lines."""
     if len(names) > 1:
         for run, name in enumerate(names):
             axis.plot([], [], color=colour(run), linewidth=1.8, label=plain_text(name))
-    for row in settings:
-        for index, setting in enumerate(row):
-            if len(names) == 1:
-                look = {"color": colour(index), "linewidth": 1.8, "label": f"{plain_text(names[0])}, {setting}"}
-            else:
-                look = {"color": _GREY, "linestyle": "none", "label": setting}
-            if len(names) == 1 or len(row) > 1:
-                axis.plot([], [], marker=marker(index), markersize=4.5, **look)
+    for index, setting in enumerate(settings):
+        if len(names) == 1:
+            look = {"color": colour(index), "linewidth": 1.8, "label": f"{plain_text(names[0])}, {setting}"}
+        else:
+            look = {"color": _GREY, "linestyle": "none", "label": setting}
+        if len(names) == 1 or len(settings) > 1:
+            axis.plot([], [], marker=marker(index), markersize=4.5, **look)
     if worst:
         axis.plot([], [], "--", color=_GREY, linewidth=1.8, label="worst branch")
 

@@ -24,11 +24,11 @@ _CLEAN_PROTOCOL = (
 )
 _ATTACK_PROTOCOL = (
     "Attacked queries search the clean gallery, each image's own clean version left out; targets are images of other "
-    "classes; random start in the linf ball of radius 16/255, 5 steps of 2.5 eps/5, through branch main with running "
-    "statistics."
+    "classes; random start in the linf ball of radius eps, n steps of 2.5 eps/n, running statistics. The fixed "
+    "protocol, the same for every run: eps 16/255, 5 steps of 2.5 eps/5, through branch main."
 )
 _GRID_PROTOCOL = (
-    "The same with other radii and numbers of steps. Branch worst, where it is listed, is an attacker who picks the "
+    "By attack, number of steps and radius. Branch worst, where it is listed, is an attacker who picks the "
     "best branch for each image."
 )
 _ROUNDING = (
@@ -48,24 +48,35 @@ def clean_section(metrics: Mapping[str, Any]) -> Html:
     )
 
 
-def robust_section(metrics: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Html:
-    """Retrieval under attack, from ``metrics.json``."""
+def robust_section(metrics: Mapping[str, Any], pictures: Mapping[str, bytes], *, grid_first: bool = False) -> Html:
+    """Retrieval under attack, from ``metrics.json``.
+
+    Args:
+        metrics: Its content.
+        pictures: Contents of the PNG files by name.
+        grid_first: Whether the grid is what was asked for, and so comes before the fixed protocol.
+    """
     clean = metrics["test"]["recall_at_1"]
     rows = [("none", _percent(clean), NOTHING)]
     for attack, measured in metrics["robust"].items():
         recall = measured["recall_at_1"]
         rows.append((attack_title(attack), _percent(recall), f"{100 * (recall - clean):+.1f}"))
-    protocol = table("Recall@1 under attack, eps 16/255, 5 steps", ("attack", "Recall@1", "difference in points"), rows)
-    return section(
-        "Under attack",
-        paragraph(_ATTACK_PROTOCOL),
-        protocol,
-        robustness_picture(pictures),
-        *([paragraph(_GRID_PROTOCOL), _grid_table(metrics["robust_grid"], clean)] if metrics["robust_grid"] else []),
+    header = ("attack", "Recall@1", "difference in points")
+    protocol = table("The fixed protocol: Recall@1 at eps 16/255, 5 steps", header, rows)
+    explained = paragraph(_ATTACK_PROTOCOL)
+    grid = metrics["robust_grid"]
+    if not grid:
+        return section("Under attack", explained, protocol, robustness_picture(pictures))
+    title = "The attacks that were asked for" if grid_first else "More attacks"
+    measured = join(
+        paragraph(_GRID_PROTOCOL),
+        _grid_table(f"{title}: Recall@1 by attack and radius", grid, clean),
+        robustness_picture(pictures, worst=any(row["branch"] == "worst" for row in grid)),
     )
+    return section("Under attack", explained, *((measured, protocol) if grid_first else (protocol, measured)))
 
 
-def _grid_table(grid: Sequence[Mapping[str, Any]], clean: float) -> Html:
+def _grid_table(caption: str, grid: Sequence[Mapping[str, Any]], clean: float) -> Html:
     """One row for each attack, number of steps and branch; one column a radius."""
     radii = sorted({row["eps_255"] for row in grid})
     recalls = {(row["attack"], row["steps"], row["branch"], row["eps_255"]): row["recall_at_1"] for row in grid}
@@ -75,7 +86,7 @@ def _grid_table(grid: Sequence[Mapping[str, Any]], clean: float) -> Html:
         cells = [NOTHING if recall is None else _percent(recall) for recall in found]
         rows.append((attack.upper(), str(steps), branch, _percent(clean), *cells))
     header = ("attack", "steps", "branch", "clean", *(f"eps {radius:g}/255" for radius in radii))
-    return table("Recall@1 by attack and radius", header, rows)
+    return table(caption, header, rows)
 
 
 def training_section(history: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes]) -> Html:
@@ -131,10 +142,11 @@ def attack_section(attack: Mapping[str, Any], pictures: Mapping[str, bytes]) -> 
     )
 
 
-def robustness_picture(pictures: Mapping[str, bytes]) -> Html:
+def robustness_picture(pictures: Mapping[str, bytes], *, worst: bool = False) -> Html:
     """The plot of R@1 against the attack's strength, where it was drawn."""
     alt = "Line plots of Recall@1 against radius and steps of each attack; the tables have the numbers."
-    return _picture(pictures, "robustness.png", alt, _ROBUSTNESS)
+    caption = f"{_ROBUSTNESS}; dashed lines are the worst branch." if worst else f"{_ROBUSTNESS}."
+    return _picture(pictures, "robustness.png", alt, caption)
 
 
 def configuration_section(
@@ -195,9 +207,7 @@ def _picture(pictures: Mapping[str, bytes], name: str, alt: str, caption: str) -
 
 _TRAINING_ALT = "Line plots of the training loss and of validation Recall@1 against the step."
 _TRAINING = "Loss of each step (pale) with its running mean, and Recall@1 on validation classes, which chose the model."
-_ROBUSTNESS = (
-    "Recall@1 against radius and steps of each attack, clean at 0; dashed lines, where there are any: the worst branch."
-)
+_ROBUSTNESS = "Recall@1 against radius and, where several were measured, steps of each attack, clean at 0"
 _GRID = "Clean images, their changes, magnified by the factor above them around the grey of none, and the results."
 _NEAREST = (
     "Each query and its nearest clean images, before and after the attack. Queries that the attack leads astray come "

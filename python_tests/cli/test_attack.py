@@ -83,6 +83,9 @@ def test_recall_is_that_of_the_written_images(trained: Path, attacked: Path):
             assert row["largest_change_255"] == 6
     assert summary["attacks"]["mt5"]["targets"] == 5
     assert (summary["eps_255"], summary["steps"], summary["branch"], summary["seed"]) == (6.5, 3, "main", 1)
+    given = json.loads((attacked / "provenance.json").read_text())["arguments"]
+    expected = {"attacks": "st,mt5,pgd,st", "eps": "6.5", "steps": 3, "seed": 1, "branch": "main", "count": None}
+    assert expected.items() <= given.items()
     assert summary["rounding"] == "towards the clean image"
 
 
@@ -102,6 +105,7 @@ def test_some_images_through_another_branch(trained: Path, tmp_path: Path, capsy
     assert main(["attack", "--checkpoint", str(trained), *options, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("mdprop: R@1 ")
+    assert "attacked (eps 16/255, 1 step): st " in printed
     assert printed.count("\n") == 1
     names = {path.name for path in (tmp_path / "st").iterdir()}
     assert "mine.png" in names
@@ -128,6 +132,7 @@ def test_eps_0_changes_nothing(trained: Path, tmp_path: Path):
         (["--branch", "adv"], "branch: expected one of main, st, mt, got 'adv'"),
         (["--eps", "300"], "eps: expected a radius from 0 to 255, in 1/255, got 300"),
         (["--eps", "-1"], "eps: expected a radius from 0 to 255, in 1/255, got -1"),
+        (["--eps", "0.5"], "eps: expected a radius in 1/255, got 0.5: write 8 for 8/255, or 0.5/255"),
         (["--eps", "nan"], "eps: expected a radius from 0 to 255, in 1/255, got nan"),
         (["--steps", "-1"], "steps: expected at least 0, got -1"),
         (["--count", "1"], "count: expected at least 2, got 1"),

@@ -29,14 +29,17 @@ def trained(folder: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-def test_train_writes_everything_and_is_quiet(
+def test_train_writes_everything_in_few_words(
     folder: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", "--recipe", "plain", *folder, *SHORT, "--epochs", "1", "--out", str(tmp_path / "a" / "run")]
     assert main(arguments) == 0
     printed = capfd.readouterr()
-    assert printed.err == ""
+    started, done = printed.err.splitlines()  # all that there is where no terminal shows progress
+    assert started == "mdprop: plain: training, 1 steps"
+    assert done.startswith("mdprop: plain: done after ")
     assert printed.out.startswith("plain: R@1 ")
+    assert "attacked (eps 16/255, 5 steps): st " in printed.out
     assert printed.out.count("\n") == 1
     assert sorted(path.name for path in (tmp_path / "a" / "run").iterdir()) == [
         "config.json",
@@ -52,8 +55,10 @@ def test_train_writes_everything_and_is_quiet(
     assert len((tmp_path / "a" / "run" / "log.jsonl").read_text().splitlines()) == 1
 
 
-def test_eval_gives_the_numbers_of_training_again(trained: Path, tmp_path: Path) -> None:
-    arguments = ["--attacks", "st,pgd", "--eps", "8,16", "--steps", "2"]
+def test_eval_gives_the_numbers_of_training_again(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--attacks", "st,pgd", "--eps", "8/255,16", "--steps", "2"]
     assert main(["eval", "--checkpoint", str(trained), *arguments, "--out", str(tmp_path)]) == 0
     ours, of_training = (json.loads((path / "metrics.json").read_text()) for path in (tmp_path, trained))
     for key in ("recipe", "seed", "test", "robust"):
@@ -66,7 +71,37 @@ def test_eval_gives_the_numbers_of_training_again(trained: Path, tmp_path: Path)
         for branch in ("main", "st", "mt", "worst")
     }
     assert (tmp_path / "robustness.png").stat().st_size > 1000
-    assert "Evaluation: mdprop, seed 3" in (tmp_path / "report.html").read_text()
+    report = (tmp_path / "report.html").read_text()
+    assert "Evaluation: mdprop, seed 3" in report
+    captions = ["The attacks that were asked for: Recall@1", "The fixed protocol: Recall@1 at eps 16/255, 5 steps"]
+    assert 0 < report.index(captions[0]) < report.index(captions[1])
+    assert captions[0] not in (trained / "report.html").read_text()
+    recalls = {
+        (row["attack"], row["branch"], row["eps_255"]): f"{100 * row['recall_at_1']:.1f} %"
+        for row in ours["robust_grid"]
+    }
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"  {attack}, 2 steps, {through}: eps 8/255 {recalls[attack, branch, 8.0]}, "
+        f"eps 16/255 {recalls[attack, branch, 16.0]}"
+        for attack in ("st", "pgd")
+        for branch, through in (("main", "branch main"), ("worst", "worst branch"))
+    ]
+    arguments_written = json.loads((tmp_path / "provenance.json").read_text())["arguments"]
+    assert arguments_written == {
+        "checkpoint": str(trained),
+        "out": str(tmp_path),
+        "data": None,
+        "train": None,
+        "test": None,
+        "image_size": None,
+        "channels": None,
+        "attacks": "st,pgd",
+        "eps": "8/255,16",
+        "steps": "2",
+        "seed": 3,
+        "device": "auto",
+    }
 
 
 def test_eval_takes_other_images(trained: Path, folder: list[str], tmp_path: Path) -> None:
@@ -124,6 +159,14 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         name in printed
         for name in ("train", "eval", "attack", "compare", "report", "recipes", "info", "selftest", "bench")
     )
+
+
+def test_flags_take_no_value(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["train"], ["compare"], ["recipes"], ["report"]):
+        assert main([*command, "--help"]) == 0
+        printed = capsys.readouterr().out
+        assert "--help" in printed
+        assert "bool" not in printed.lower()
 
 
 def test_info_goes_to_its_module(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,8 @@ from recipe_cases import write_folder
 
 from mdprop_ext.cli import main
 
+PLACE = Path(__file__).parent
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,6 +33,10 @@ def outcome(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
         (["--recipe", "mdprp"], "no recipe 'mdprp', did you mean 'mdprop'?"),
         (["--set", "epss=1"], "unknown key 'epss', did you mean 'eps'?"),
         (["--set", "eps=much"], "eps: expected a number, got 'much'"),
+        (
+            ["--recipe", "plain", "--set", "eps=8/255"],
+            "no key 'eps', it is one of mdprop, mdprop_shared, advprop_st, mdprop",
+        ),
         (["--set", "eps"], "expected key=value, got 'eps'"),
         (["--epochs", "-1"], "epochs: expected at least 1, got -1"),
         (["--epochs", "0"], "epochs: expected at least 1, got 0"),
@@ -41,7 +47,9 @@ def outcome(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
         (["--data", "digits"], "the digits come without a path"),
         (["--train", "/nowhere"], "no such file or folder: '/nowhere'"),
         (["--image-size", "0"], "image_size: expected at least 1 pixel, got 0"),
-        (["--image-size", "8"], "images must be at least 16 pixels"),
+        (["--image-size", "8"], "image_size: expected at least 16 pixels for model conv4, got 8"),
+        (["--set", "eps=8"], "eps: expected a number from 0 to 1, got 8.0: write 8/255 for 8 levels"),
+        (["--set", "model=own_parts:make_linear"], "model: Sequential has no batch norm to convert"),
         (["--channels", "2"], "channels: expected 1 (greyscale) or 3 (RGB), got 2"),
     ],
 )
@@ -54,6 +62,12 @@ def test_training_with_bad_arguments(
     assert status == 1
     assert message in printed
     assert not out.exists()
+
+
+def test_a_misspelt_key_of_a_file(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "typo.yaml").write_text(f"reciep: mdprop\ndata: {{name: folder, train: '{data}'}}\n")
+    options = ["--recipe", "plain", "--config", str(tmp_path / "typo.yaml"), "--out", str(tmp_path / "out")]
+    assert "unknown key 'reciep', did you mean 'recipe'?" in outcome(["train", *options], capsys)[1]
 
 
 def test_bad_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,8 +108,11 @@ def test_a_file_as_output_folder(data: Path, tmp_path: Path, capsys: pytest.Capt
         (["--checkpoint", "/nowhere"], "checkpoint: no file 'config.json' in '/nowhere'"),
         (["--checkpoint", "/nowhere", "--attacks", "st,fgsm"], "attacks: expected st, pgd or mt"),
         (["--checkpoint", "/nowhere", "--attacks", ","], "attacks: expected values separated by commas, got ','"),
-        (["--checkpoint", "/nowhere", "--eps", "4,x"], "eps: expected values separated by commas, got '4,x'"),
-        (["--checkpoint", "/nowhere", "--eps", "-4"], "eps: expected radii from 0 to 255"),
+        (["--checkpoint", __file__], f"expected a folder, got the file '{__file__}': give its folder '{PLACE}'"),
+        (["--checkpoint", "/nowhere", "--eps", "4,x"], "eps: expected radii in 1/255 such as 8 or 8/255, got 'x'"),
+        (["--checkpoint", "/nowhere", "--eps", "8/0"], "eps: expected radii in 1/255 such as 8 or 8/255, got '8/0'"),
+        (["--checkpoint", "/nowhere", "--eps", "-4"], "eps: expected a radius from 0 to 255, in 1/255, got -4"),
+        (["--checkpoint", "/nowhere", "--eps", "8,0.03"], "got 0.03: write 8 for 8/255"),
         (["--checkpoint", "/nowhere", "--steps", "-1"], "steps: expected at least 0, got -1"),
         (["--checkpoint", "/nowhere", "--test", "x"], "data: expected one of digits, omniglot, folder"),
     ],
@@ -115,7 +132,9 @@ def test_evaluation_with_bad_arguments(
         (["--recipes", "plain,mdprp"], "no recipe 'mdprp'"),
         (["--recipes", ","], "recipes: expected values separated by commas"),
         (["--seeds", "0"], "seeds: expected at least 1, got 0"),
-        (["--set", "mt_target=2"], "unknown key 'mt_target'"),
+        (["--set", "mt_target=2"], "unknown key 'mt_target', did you mean 'mt_targets'?"),
+        (["--set", "epz=1"], "unknown key 'epz', did you mean 'eps'?"),
+        (["--recipes", "plain", "--set", "eps=1"], "set: the recipe has no key 'eps', it is one of mdprop"),
         (["--set", "mt_targets=0"], "mt_targets: expected at least 1, got 0"),
     ],
 )

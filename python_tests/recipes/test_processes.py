@@ -64,6 +64,10 @@ def test_two_processes_compute_what_one_does(outcomes: list[dict[str, Any]]) -> 
     assert outcomes[0]["losses"] == pytest.approx(joined_losses(), rel=1e-4)
 
 
+def test_nothing_of_the_group_is_left(outcomes: list[dict[str, Any]]) -> None:
+    assert [outcome["threads"] for outcome in outcomes] == [[], []]
+
+
 def test_torchrun_of_the_command(folder: Path, outcomes: list[dict[str, Any]]) -> None:
     assert [outcome["status"] for outcome in outcomes] == [0, 0]
     assert (folder / "printed").read_text().count("plain: R@1 ") == 1
