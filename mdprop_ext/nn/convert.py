@@ -87,8 +87,8 @@ def convert_multi_bn(
         _fuse_activations(model)
         if all(layer.activation is None for layer in multi_layers(model)):
             warnings.warn(
-                f"fuse_activation=True found no ReLU of {type(model).__name__} to fuse: expected one behind its norm in "
-                "an nn.Sequential, or a pair of names in norm_activations of the module's class",
+                f"fuse_activation=True found no ReLU of {type(model).__name__} to fuse: expected one behind its norm "
+                "in an nn.Sequential, or a pair of names in norm_activations of the module's class",
                 stacklevel=2,
             )
     return model
