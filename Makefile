@@ -67,7 +67,7 @@ export USABLE_ISAS
 
 # The kernels of the CPU, on every instruction set that the processor has: their C++ tests under AddressSanitizer and
 # UndefinedBehaviorSanitizer and under ThreadSanitizer, then the ops' tests in Python with a sanitized module, but for
-# test_sizes: there is no room for the shadow of the memory that it maps.
+# test_sizes, whose process is ended: probably there is no room for the shadow of the memory that it maps.
 sanitize: $(CPP_BUILD)/.built $(THREAD_BUILD)/.built $(SANITIZED_BUILD)/.built
 	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure -LE emulated
 	$(BIN)/ctest --test-dir $(THREAD_BUILD) --output-on-failure

@@ -1,9 +1,17 @@
-"""Checks of numbers and names, shared by all parts of the package."""
+"""Checks of tensors, numbers and names, shared by all parts of the package."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Raises unless ``value`` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
 
 
 def check_integer(name: str, value: int, *, least: int) -> None:

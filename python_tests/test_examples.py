@@ -18,6 +18,7 @@ DOCUMENTS = (
     "README.md",
     "docs/guides/attacks.md",
     "docs/guides/batch_norm.md",
+    "docs/guides/data.md",
     "docs/guides/distributed.md",
     "docs/guides/losses.md",
     "docs/guides/metrics.md",
@@ -26,6 +27,8 @@ DOCUMENTS = (
     "docs/guides/write_a_recipe.md",
     "docs/guides/write_an_objective.md",
     "docs/guides/reports.md",
+    "docs/ops/hamming_topk.md",
+    "docs/ops/knn_topk.md",
     "docs/ops/multi_batch_norm.md",
     "docs/ops/pgd_step.md",
     "docs/recipes/mdprop.md",
@@ -124,3 +127,8 @@ def test_links_of_documents_lead_somewhere():
         prose = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
         for target in re.findall(r"\]\(([^)#:]+)\)", prose):
             assert (path.parent / target).exists(), f"{path}: {target}"
+
+
+def test_the_readme_links_every_guide():
+    linked = set(re.findall(r"\]\((docs/guides/[^)#]+\.md)\)", (ROOT / "README.md").read_text()))
+    assert linked == {path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/guides/*.md")}

@@ -23,7 +23,7 @@ from mdprop_ext.attacks.model_state import (
     usable_by_autograd,
 )
 from mdprop_ext.attacks.objectives import Objective, TargetRule
-from mdprop_ext.attacks.options import AttackOptions
+from mdprop_ext.attacks.options import AttackOptions, warn_if_wider_than_pixels
 from mdprop_ext.attacks.parametrisations import Parametrisation
 from mdprop_ext.attacks.projections import Norm, per_sample
 from mdprop_ext.attacks.result import AttackResult
@@ -96,6 +96,8 @@ class Attack:
         self.output_fn = output_fn
         self.callback = callback
         self._first_batch = True
+        if norm.name == "linf":
+            warn_if_wider_than_pixels(options, stacklevel=3)
 
     def __call__(self, x: Tensor, y: Any = None, *, seed: int | None = None) -> Tensor:
         """Attacks a batch.
@@ -265,6 +267,9 @@ class Attack:
         rows = {"y": y, "target": self.target, "eps": self.options.eps, "alpha": self.options.alpha}
         for name, value in rows.items():
             if isinstance(value, Tensor) and (value.dim() == 0 or len(value) != len(x)):
+                if name == "y" and x.dim() == 3:  # one image, most likely
+                    labels = f"beside y of shape {list(value.shape)}"
+                    raise ValueError(f"x: expected a batch [N, C, H, W], got shape {list(x.shape)} {labels}")
                 raise ValueError(f"{name}: expected one row a sample, {len(x)} in all, got shape {list(value.shape)}")
         for name, value in (("mask", self.options.mask), *(("bounds", bound) for bound in self.options.bounds)):
             if isinstance(value, Tensor) and not broadcasts(value, x):

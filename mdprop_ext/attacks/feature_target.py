@@ -24,9 +24,9 @@ class FeatureTargetAttack(Attack):
     .. math:: \min_{\lVert x - x_0 \rVert \le \epsilon} \; \frac1T \sum_{t=1}^T \lVert f(x) - f(q_t) \rVert_2
 
     The target images :math:`q_t` are drawn anew for each image and call among those of another label; their embeddings
-    are computed once, without gradient, through the same branch. With several targets the image moves towards their
-    middle, into dense regions of the embedding space. Success: the embedding ends nearer to its targets than to the
-    clean image's.
+    are computed once, without gradient, through the same branch. In a call without labels every other image of the
+    batch may be a target, those of the own class too. With several targets the image moves towards their middle, into
+    dense regions of the embedding space. Success: the embedding ends nearer to its targets than to the clean image's.
 
     Args:
         model: The attacked model, which gives embeddings ``[N, D]``.
@@ -56,7 +56,8 @@ class FeatureTargetAttack(Attack):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a wrong value; in a call, if all images of the batch have the same label.
+        ValueError: If an argument has a wrong value; in a call, if all images of the batch have the same label, or
+            without labels, if it is a single image.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import get_args
 
@@ -74,6 +75,28 @@ class AttackOptions:
         """Whether no sample can change."""
         eps_is_zero = bool((self.eps == 0).all()) if isinstance(self.eps, Tensor) else self.eps == 0
         return self.steps == 0 or eps_is_zero
+
+
+def warn_if_wider_than_pixels(options: AttackOptions, *, stacklevel: int) -> None:
+    """Warns of an ``eps`` that reaches beyond the bounds from every pixel, as that of pixels up to 255 does in [0, 1].
+
+    Args:
+        options: Those of an attack in the maximum norm, where ``eps`` counts for each pixel.
+        stacklevel: Callers up to the line to blame, as in :func:`warnings.warn` called in place of this function.
+    """
+    lower, upper = (bound.detach().cpu() if isinstance(bound, Tensor) else bound for bound in options.bounds)
+    widest = float(torch.as_tensor(upper - lower).max())
+    radii = torch.as_tensor(options.eps)
+    if not bool((radii > widest).any()):
+        return
+    eps = float(radii.max())
+    if isinstance(lower, Tensor) or isinstance(upper, Tensor):
+        text = f"eps={eps:g} is larger than the widest range of pixels, {widest:g}"
+    else:
+        text = f"eps={eps:g} is larger than the range of pixels {lower:g} to {upper:g}"
+        if (lower, upper) == (0, 1):
+            text += f"; for {eps:g}/255 write {eps:g}/255"
+    warnings.warn(text, stacklevel=stacklevel + 1)
 
 
 def step_length(alpha: Scalars | None, eps: Scalars, steps: int, *, reach: float = 2.5) -> Scalars:

@@ -54,7 +54,10 @@ class ClassBatchSampler(ShardedBatchSampler):
         world_size: int | None = None,
     ) -> None:
         super().__init__(seed, rank, world_size)
-        values = torch.as_tensor(labels).cpu().numpy()
+        try:
+            values = torch.as_tensor(labels).cpu().numpy()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"labels: expected integers [N], got {type(labels).__name__} of others") from error
         if values.size and not numpy.issubdtype(values.dtype, numpy.integer):
             raise TypeError(f"labels: expected integers, got dtype {values.dtype}")
         if values.ndim != 1:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
+
+from mdprop_ext._arguments import check_tensor
 
 _NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet:
+class ImageSet(Dataset[tuple[Tensor, int]]):
     """Images of one size, each with the class that it belongs to.
 
-    Pixels stay ``uint8``, a quarter of the memory of floats; :meth:`floats` converts the images of one batch.
+    Pixels stay ``uint8``, a quarter of the memory of floats; :meth:`floats` converts the images of one batch. As a
+    ``Dataset``, for ``DataLoader``, it gives pairs of an image as floats in [0, 1] and its label.
 
     Args:
         images: ``uint8`` tensor ``[N, C, H, W]``.
@@ -23,7 +28,7 @@ class ImageSet:
         classes: Names of the classes, each once.
 
     Raises:
-        TypeError: If ``images`` is not ``uint8`` or ``labels`` is not ``int64``.
+        TypeError: If ``images`` is no ``uint8`` tensor or ``labels`` no ``int64`` tensor.
         ValueError: If shapes disagree, a label has no class, or a class name comes twice.
 
     Example:
@@ -39,6 +44,8 @@ class ImageSet:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        check_tensor("images", self.images)
+        check_tensor("labels", self.labels)
         if self.images.dtype != torch.uint8:
             raise TypeError(f"images: expected dtype torch.uint8, got {self.images.dtype}")
         if self.labels.dtype != torch.int64:
@@ -55,6 +62,22 @@ class ImageSet:
     def __len__(self) -> int:
         """Returns the number of images."""
         return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Returns one image with its label.
+
+        Args:
+            index: Position of the image; negative ones count from the end.
+
+        Returns:
+            Image ``[C, H, W]``, ``float32`` in [0, 1], and the position of its class in ``classes``.
+
+        Raises:
+            TypeError: If ``index`` is not an integer.
+            IndexError: If there is no such image.
+        """
+        position = operator.index(index)
+        return self.images[position].float() / 255, int(self.labels[position])
 
     def __repr__(self) -> str:
         """Returns sizes and the first class names, not the pixels."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdprop_ext._arguments import check_tensor
+
 
 class PairBatch(NamedTuple):
     """Anchors, and the references that they are compared with."""
@@ -58,8 +60,7 @@ def check_batch(embeddings: Tensor, labels: Tensor, *, names: tuple[str, str] = 
     """Raises unless embeddings are floating-point ``[N, D]``, N at least 1, and labels integers ``[N]`` beside them."""
     vectors, classes = names
     for name, value in ((vectors, embeddings), (classes, labels)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+        check_tensor(name, value)
     if not embeddings.is_floating_point():
         raise TypeError(f"{vectors}: expected a floating-point tensor, got {embeddings.dtype}")
     if labels.is_floating_point() or labels.is_complex():
@@ -91,7 +92,13 @@ def pair_masks(labels: Tensor, ref_labels: Tensor | None = None) -> tuple[Tensor
 
     Returns:
         Bool masks ``[N, M]`` of the positives and of the negatives.
+
+    Raises:
+        TypeError: If labels are no tensor.
     """
+    check_tensor("labels", labels)
+    if ref_labels is not None:
+        check_tensor("ref_labels", ref_labels)
     negatives = labels[:, None] != (labels if ref_labels is None else ref_labels)
     positives = ~negatives
     return (positives.fill_diagonal_(False) if ref_labels is None else positives), negatives

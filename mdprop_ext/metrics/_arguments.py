@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mdprop_ext._arguments import check_tensor
+
 
 def check_embeddings(name: str, embeddings: Tensor) -> None:
     """Raises unless ``embeddings`` is a finite floating-point tensor ``[N, D]`` that is not empty."""
@@ -37,12 +39,6 @@ def check_labels(name: str, labels: Tensor, count: int) -> None:
         raise TypeError(f"{name}: expected an integer tensor, got {labels.dtype}")
     if labels.shape != (count,):
         raise ValueError(f"{name}: expected shape [{count}], got {list(labels.shape)}")
-
-
-def check_tensor(name: str, value: object) -> None:
-    """Raises unless ``value`` is a tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
 
 
 def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mdprop_ext import ops
-from mdprop_ext._arguments import check_integer
-from mdprop_ext.metrics._arguments import check_device, check_labels, check_tensor
+from mdprop_ext._arguments import check_integer, check_tensor
+from mdprop_ext.metrics._arguments import check_device, check_labels
 from mdprop_ext.metrics._ranking import without_own
 
 # Pairs of a query and a code held at a time: at some twenty bytes each they stay in the cache.

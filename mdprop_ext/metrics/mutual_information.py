@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mdprop_ext.metrics._arguments import check_device, check_labels, check_tensor
+from mdprop_ext._arguments import check_tensor
+from mdprop_ext.metrics._arguments import check_device, check_labels
 
 
 def nmi(labels: Tensor, clusters: Tensor) -> float:

@@ -7,6 +7,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from mdprop_ext._arguments import check_tensor
+
 # Bytes that are brought to the host at a time.
 _MAX_BYTES_HELD = 1 << 24
 
@@ -25,13 +27,15 @@ def overlap(query: Tensor, reference: Tensor) -> Tensor:
         int64 ``[M]`` on the CPU: the rows of ``query`` that equal some row of ``reference``, in increasing order.
 
     Raises:
-        TypeError: If the dtypes differ.
+        TypeError: If either is no tensor, or the dtypes differ.
         ValueError: If the items' shapes differ.
 
     Example:
         >>> overlap(torch.tensor([[1, 2], [3, 4]]), torch.tensor([[5, 6], [3, 4]]))
         tensor([1])
     """
+    check_tensor("query", query)
+    check_tensor("reference", reference)
     if query.dtype != reference.dtype:
         raise TypeError(f"reference: expected the dtype of query, {query.dtype}, got {reference.dtype}")
     if query.ndim == 0 or reference.shape[1:] != query.shape[1:]:

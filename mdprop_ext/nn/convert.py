@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
@@ -53,7 +54,8 @@ def convert_multi_bn(
         fuse_activation: Whether to compute a ReLU that directly follows a batch norm in the same pass. Found are
             neighbours in ``nn.Sequential``, pairs of names that a module's class declares as
             ``norm_activations = (("bn1", "act1"), ...)``, and the activation inside ``BatchNormAct2d``. An
-            ``nn.Identity`` takes the place of the ReLU. Layers with hooks, and norms used in several places, keep it.
+            ``nn.Identity`` takes the place of the ReLU. Layers with hooks, and norms used in several places, keep it. A
+            warning tells if no layer of the model has one fused.
         skip: Names of modules, as in ``model.named_modules()``, that stay as they are with all that they hold.
 
     Returns:
@@ -86,6 +88,12 @@ def convert_multi_bn(
         norm._add_branches(names)
     if fuse_activation:
         _fuse_activations(model)
+        if all(layer.activation is None for layer in multi_layers(model)):
+            warnings.warn(
+                f"fuse_activation=True found no ReLU of {type(model).__name__} to fuse: expected one behind its norm "
+                "in an nn.Sequential, or a pair of names in norm_activations of the module's class",
+                stacklevel=2,
+            )
     return model
 
 

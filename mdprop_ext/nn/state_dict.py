@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mdprop_ext.nn import _check
 from mdprop_ext.nn.multi_batch_norm import _PARAMETERS, _STATISTICS, _MultiBatchNorm
 from mdprop_ext.nn.routing import branch_index, layers_to_route
 
@@ -60,12 +61,16 @@ def adapt_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict
         A new state dict for ``model.load_state_dict``.
 
     Raises:
+        TypeError: If the model is not a module, or the checkpoint no state dict but a path, for instance.
         ValueError: If the checkpoint has more branches than a layer, or scales and shifts that differ between branches
             for a layer that shares them (``share_affine``).
 
     Example:
         >>> model.load_state_dict(adapt_state_dict(model, torch.load("resnet50.pth", weights_only=True)))
     """
+    _check.module("model", model)
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict: expected a state dict such as torch.load gives, got {type(state_dict).__name__}")
     adapted = _copy(state_dict)
     for prefix, layer in _named_layers(model):
         for branch in range(len(layer.branches) + 1):

@@ -289,3 +289,9 @@ def test_a_mask_of_another_shape_is_refused():
         PGD(small_net(), mask=torch.ones(4, 5))(x, y)
     with pytest.raises(ValueError, match="seed: expected"):
         PGD(small_net())(x, y, seed=-1)
+
+
+@pytest.mark.parametrize("y", [torch.tensor([1, 2]), torch.tensor(1)])
+def test_an_image_without_its_batch_is_named(y):
+    with pytest.raises(ValueError, match=r"x: expected a batch \[N, C, H, W\], got shape \[3, 8, 8\] beside y"):
+        PGD(small_net())(torch.rand(3, 8, 8), y)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from attacks.attack_cases import image_batch, small_net
@@ -76,3 +78,36 @@ def test_a_radius_without_dimensions_is_a_number(build):
     for eps in (0.1, 0.0):
         found = build(small_net(), eps=torch.tensor(eps, dtype=torch.float64))(x, y, seed=1)
         assert torch.equal(found, build(small_net(), eps=eps)(x, y, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("build", "eps", "bounds", "message"),
+    [
+        (PGD, 8, (0, 1), r"^eps=8 is larger than the range of pixels 0 to 1; for 8/255 write 8/255$"),
+        (FGSM, torch.tensor([0.1, 4.0]), (0, 1), r"^eps=4 is larger than the range of pixels 0 to 1; for 4/255"),
+        (MIFGSM, 2.5, (-1, 1), r"^eps=2.5 is larger than the range of pixels -1 to 1$"),
+        (FeaturePush, 3, (0, torch.tensor([1.0, 2.0])), r"^eps=3 is larger than the widest range of pixels, 2$"),
+    ],
+)
+def test_eps_beyond_all_pixels_gives_one_warning(build, eps, bounds, message):
+    with pytest.warns(UserWarning, match=message) as caught:
+        build(small_net(), eps=eps, bounds=bounds)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"eps": 1},
+        {"eps": torch.tensor([0.0, 1.0])},
+        {"eps": torch.zeros(0)},
+        {"eps": 8, "bounds": (0, 255)},
+        {"eps": 2, "bounds": (0, torch.tensor([1.0, 2.0]))},
+        {"eps": 8, "norm": "l2"},
+        {"eps": 8, "norm": "l1"},
+    ],
+)
+def test_eps_within_the_pixels_or_of_a_sum_gives_none(options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PGD(small_net(), **options)

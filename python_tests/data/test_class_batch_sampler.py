@@ -149,6 +149,8 @@ def test_serves_a_data_loader() -> None:
         (([0, 1], 1.0, 1), TypeError, "classes: expected an integer, got float"),
         (([0, 1], 1, 1.0), TypeError, "per_class: expected an integer, got float"),
         (([0, 1], 1, 1, 0.5), TypeError, "seed: expected an integer, got float"),
+        ((["a", "b"], 1, 1), TypeError, r"labels: expected integers \[N\], got list of others"),
+        ((None, 1, 1), TypeError, r"labels: expected integers \[N\], got NoneType"),
         (([[0, 1]], 1, 1), ValueError, r"labels: expected shape \[N\], got \[1, 2\]"),
     ],
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from mdprop_ext.data import ImageSet
+from mdprop_ext.data import ClassBatchSampler, ImageSet
 
 
 @pytest.fixture
@@ -54,6 +56,8 @@ def test_bad_selections_are_named(small_set: ImageSet, classes: list[str | int],
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
+        ({"images": numpy.zeros((5, 1, 2, 3), numpy.uint8)}, TypeError, "images: expected a tensor, got ndarray"),
+        ({"labels": [2, 0, 1, 2, 0]}, TypeError, "labels: expected a tensor, got list"),
         ({"images": torch.zeros(5, 1, 2, 3)}, TypeError, "images: expected dtype torch.uint8"),
         ({"images": torch.zeros(5, 2, 3, dtype=torch.uint8)}, ValueError, r"images: expected shape \[N, C, H, W\]"),
         ({"labels": torch.zeros(5)}, TypeError, "labels: expected dtype torch.int64"),
@@ -77,3 +81,23 @@ def test_repr_is_one_short_line():
         "ImageSet(6 images of 1 x 4 x 5 in 5 classes: 'a', 'b', 'c', ...)"
     )
     assert repr(ImageSet(images, labels % 2, ("a", "b"))) == "ImageSet(6 images of 1 x 4 x 5 in 2 classes: 'a', 'b')"
+
+
+def test_items_are_images_in_the_unit_range_with_their_labels(small_set: ImageSet) -> None:
+    items = list(small_set)
+    assert torch.equal(torch.stack([image for image, _ in items]), small_set.floats())
+    assert [label for _, label in items] == [2, 0, 1, 2, 0]
+    assert all(type(label) is int for _, label in items)
+    assert torch.equal(small_set[-1][0], small_set.floats()[4])
+    for index, error in ((5, IndexError), (-6, IndexError), (slice(2), TypeError), ("a", TypeError)):
+        with pytest.raises(error):
+            small_set[index]
+
+
+def test_a_loader_takes_a_set_with_a_sampler_of_batches(small_set: ImageSet) -> None:
+    sampler = ClassBatchSampler(small_set.labels, classes=2, per_class=2, seed=1)
+    batches = list(DataLoader(small_set, batch_sampler=sampler))
+    assert len(batches) == len(sampler)
+    for positions, (images, labels) in zip(sampler, batches, strict=True):
+        assert torch.equal(images, small_set.floats(positions))
+        assert torch.equal(labels, small_set.labels[positions])

@@ -61,3 +61,11 @@ def test_conversions_equal_pytorch_metric_learning() -> None:
 def test_other_tuples_are_refused(convert: object) -> None:
     with pytest.raises(ValueError, match="indices_tuple: expected 3 tensors of triplets or 4 of pairs, got 5"):
         convert((torch.zeros(1),) * 5)
+
+
+@pytest.mark.parametrize("function", [all_pairs, all_triplets])
+def test_labels_are_tensors(function):
+    with pytest.raises(TypeError, match=r"^labels: expected a tensor, got list"):
+        function([0, 0, 1])
+    with pytest.raises(TypeError, match="ref_labels: expected a tensor, got list"):
+        function(torch.tensor([0, 0, 1]), [0, 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import numpy
 import pytest
 import torch
 
@@ -35,3 +36,6 @@ def test_bad_arguments_are_named():
         overlap(torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"reference: expected items like query, \[2, 3\], got \[2, 4\]"):
         overlap(torch.zeros(2, 3), torch.zeros(2, 4))
+    for arguments, name in (((numpy.zeros(2), torch.zeros(2)), "query"), ((torch.zeros(2), [0.0]), "reference")):
+        with pytest.raises(TypeError, match=f"{name}: expected a tensor, got (ndarray|list)"):
+            overlap(*arguments)

@@ -24,6 +24,7 @@ from mdprop_ext.nn import (
 from mdprop_ext.nn.backbones.resnet import BasicBlock, Bottleneck, ResNet
 
 NAMES = ("main", "st", "mt")
+pytestmark = pytest.mark.filterwarnings("ignore:fuse_activation=True found no ReLU")
 
 
 def network():

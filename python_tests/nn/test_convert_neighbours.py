@@ -1,6 +1,7 @@
 """What conversion and stripping do to the modules around batch norms: skipped ones, instance norms, hooks, peers."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from mdprop_ext.nn import MultiBatchNorm2d, backbones, convert_multi_bn, strip_branches, use_branch
 
 NAMES = ("main", "adv")
+pytestmark = pytest.mark.filterwarnings("ignore:fuse_activation=True found no ReLU")
 
 
 @pytest.mark.parametrize(
@@ -125,3 +127,28 @@ def test_torchattacks_itself_leaves_the_statistics_alone():
         adversarial = attack(x, y)
     assert 0 < float((adversarial - x).abs().max()) <= 8 / 255 + 1e-6
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class SharedReLU(nn.Module):
+    """A block whose forward calls one ReLU behind both norms, as torchvision's do."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn1, self.bn2, self.relu = nn.BatchNorm2d(3), nn.BatchNorm2d(3), nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(self.bn2(self.relu(self.bn1(x))))
+
+
+@pytest.mark.parametrize("make", [SharedReLU, lambda: nn.Sequential(nn.BatchNorm2d(3), nn.SiLU())])
+def test_a_warning_tells_if_nothing_was_fused(make):
+    with pytest.warns(UserWarning, match="fuse_activation=True found no ReLU of (SharedReLU|Sequential)") as caught:
+        convert_multi_bn(make(), NAMES, fuse_activation=True)
+    assert [warning.filename for warning in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert_multi_bn(make(), NAMES)
+        model = convert_multi_bn(
+            nn.Sequential(make(), nn.Sequential(nn.BatchNorm2d(3), nn.ReLU())), NAMES, fuse_activation=True
+        )
+        convert_multi_bn(model, NAMES, fuse_activation=True)

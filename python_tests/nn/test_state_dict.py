@@ -274,3 +274,11 @@ def test_the_split_batch_norm_of_timm_itself():
     torch.testing.assert_close(own, theirs)
     peer.load_state_dict(export_state_dict(layer, layout="timm"))
     torch.testing.assert_close(peer.eval()(x), layer.eval()(x))
+
+
+def test_a_path_is_no_state_dict():
+    model = convert_multi_bn(nn.Sequential(nn.BatchNorm2d(3)), ("main", "adv"))
+    with pytest.raises(TypeError, match=r"state_dict: expected a state dict such as torch.load gives, got str"):
+        adapt_state_dict(model, "model.pth")
+    with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got OrderedDict"):
+        adapt_state_dict(model.state_dict(), model)
