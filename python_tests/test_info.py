@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 
@@ -98,3 +99,11 @@ def test_selftest_notices_a_wrong_kernel(capsys, monkeypatch):
     monkeypatch.setattr(ops, "pgd_step", lambda *args, **options: right(*args, **options) + 0.01)
     assert selftest.main([]) == 1
     assert "pgd_step" in next(line for line in capsys.readouterr().out.splitlines() if "failed for" in line)
+
+
+def test_selftest_is_a_program(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["selftest", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(selftest.__file__, run_name="__main__")
+    assert end.value.code == 0
+    assert "python -m mdprop_ext.selftest" in capsys.readouterr().out

@@ -158,7 +158,7 @@ class Attack:
         shown = {"model": type(self.model).__name__}
         for field in fields(self.options):
             value = getattr(self.options, field.name)
-            if field.default is MISSING or isinstance(value, Tensor) or value != field.default:
+            if field.default is MISSING or short(value) != short(field.default):  # tensors compare value by value
                 shown[field.name] = short(value)
         shown["norm"] = self.norm.name
         if self.target is not None:

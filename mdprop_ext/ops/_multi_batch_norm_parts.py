@@ -28,12 +28,7 @@ from mdprop_ext.reference import multi_batch_norm_backward as reference_backward
 
 
 class MultiBatchNormBackwardFunction(torch.autograd.Function):
-    """``torch.ops.mdprop.multi_batch_norm_backward`` as an autograd function, for second derivatives."""
-
-    @staticmethod
-    def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Calls the op."""
-        return torch.ops.mdprop.multi_batch_norm_backward(*args)  # type: ignore[no-any-return]
+    """The derivative of ``torch.ops.mdprop.multi_batch_norm_backward``, for second derivatives."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -133,7 +133,7 @@ def register_gradient(name: str, function: type[torch.autograd.Function]) -> Non
 
     Args:
         name: Name of the op.
-        function: A Function in ``setup_context`` style whose ``forward`` takes the arguments of the op.
+        function: A Function in ``setup_context`` style; its ``forward``, if it has one, takes the arguments of the op.
     """
     torch.library.register_autograd(
         f"{NAMESPACE}::{name}",

@@ -108,12 +108,7 @@ class KnnTopkFunction(torch.autograd.Function):
 
 
 class KnnTopkBackwardFunction(torch.autograd.Function):
-    """``torch.ops.mdprop.knn_topk_backward`` as an autograd function that refuses to be differentiated."""
-
-    @staticmethod
-    def forward(*args: Any) -> tuple[Tensor, Tensor]:
-        """Calls the op."""
-        return torch.ops.mdprop.knn_topk_backward(*args)  # type: ignore[no-any-return]
+    """The derivative of ``torch.ops.mdprop.knn_topk_backward``: refused."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -111,12 +111,7 @@ class MultiBatchNormMixtureFunction(torch.autograd.Function):
 
 
 class MultiBatchNormMixtureBackwardFunction(torch.autograd.Function):
-    """``torch.ops.mdprop.multi_batch_norm_mixture_backward`` as an autograd function that refuses a derivative."""
-
-    @staticmethod
-    def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Calls the op."""
-        return torch.ops.mdprop.multi_batch_norm_mixture_backward(*args)  # type: ignore[no-any-return]
+    """The derivative of ``torch.ops.mdprop.multi_batch_norm_mixture_backward``: refused."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -91,9 +91,7 @@ def differentiable_backward(
     In training ``mean`` and ``var`` are computed from ``x`` again, since they depend on it.
     """
     branches, dtype = mean.shape[0], mean.dtype
-    g, wide = grad.to(dtype).flatten(2), x.to(dtype).flatten(2)
-    if x.dim() == 2:
-        g, wide = g.unsqueeze(2), wide.unsqueeze(2)
+    g, wide = (t.to(dtype).flatten(2) if x.dim() > 2 else t.to(dtype).unsqueeze(2) for t in (grad, x))
     # Counted without bincount, which waits for the device to learn the size of its result.
     samples = ids.new_zeros(branches).index_add(0, ids, torch.ones_like(ids))
     count = samples.clamp(min=1).unsqueeze(1) * wide.shape[2]  # [B, 1]

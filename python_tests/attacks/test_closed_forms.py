@@ -141,6 +141,8 @@ def test_momentum_options(decay):
     model = linear_case()[0]
     with pytest.raises(ValueError, match="momentum: expected a finite number >= 0"):
         MIFGSM(model, decay=decay)
+    with pytest.raises(TypeError, match="momentum: expected a number, got str"):
+        MIFGSM(model, decay=str(decay))
     with pytest.raises(ValueError, match="norm: expected one of linf, l2, got 'l1'"):
         MIFGSM(model, norm="l1")
     assert MIFGSM(model, eps=0.4, steps=8).options.alpha == pytest.approx(0.05)

@@ -233,3 +233,11 @@ def test_bad_labels_are_refused():
         attack(x, torch.zeros(6, dtype=torch.int64))
     with pytest.raises(TypeError, match="y: expected integer labels"):
         attack(x, y.float())
+
+
+def test_embeddings_and_targets_of_another_kind_are_refused():
+    objective, embeddings = FeatureTarget(), torch.rand(3, 4)
+    with pytest.raises(TypeError, match=r"targets: expected embeddings \[N, T, D\], got list"):
+        objective(embeddings, [1, 2, 3])
+    with pytest.raises(ValueError, match=r"output: expected .* of shape \[N, K\], got \[3, 4, 1\]"):
+        objective(embeddings[..., None], embeddings)

@@ -124,3 +124,24 @@ def test_outputs_without_a_row_for_each_sample_are_left_as_they_are():
 
     result = look(WithTotal(weight), x, None, lambda output, targets: output[0][:, 0].float() + output[1].float())
     torch.testing.assert_close(result.gradient, (4 * weight).expand(3, 12), rtol=1e-3, atol=0)
+
+
+def test_parts_of_the_output_without_a_gradient_reach_the_objective_unchanged():
+    x, weight = torch.rand(3, 12).half(), torch.randn(1, 12).half()
+    counts = torch.tensor([1.0, 2.0, 4.0]).half()
+    seen = []
+
+    class WithCounts(FlatLinear):
+        def forward(self, x):
+            return super().forward(x), counts
+
+    def objective(output, targets):
+        seen.append(output[1])
+        return output[0][:, 0] * output[1].float()
+
+    result = look(WithCounts(weight), x, None, objective)
+    assert all(tensor is counts for tensor in seen)
+    scales = result.gradient.float() / weight.float()
+    # Each sample may be scaled by a power of two.
+    torch.testing.assert_close(scales, scales[:, :1].expand(3, 12), rtol=1e-2, atol=0)
+    assert bool((scales > 0).all())

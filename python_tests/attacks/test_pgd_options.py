@@ -157,3 +157,8 @@ def test_bad_calls_are_refused():
         PGD(model, objective=lambda output, y: output.sum())(x, y)
     with pytest.raises(ValueError, match="objective: expected values that depend on the input"):
         PGD(model, objective=lambda output, y: output.detach().sum(1))(x, y)
+
+
+def test_bounds_of_each_channel_are_told_in_short():
+    bounds = (torch.zeros(3, 1, 1), 51 / 255)
+    assert "bounds=(tensor[3, 1, 1], 51/255)" in repr(PGD(small_net(), bounds=bounds))

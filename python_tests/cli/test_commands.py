@@ -152,3 +152,12 @@ def test_missing_typer_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().err == (
         "mdprop: this needs the package 'typer', which is not installed: run pip install 'mdprop_ext[cli]'\n"
     )
+
+
+def test_programs_of_other_modules_get_their_arguments(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["selftest", "--help"])
+    assert end.value.code == 0
+    assert "mdprop_ext.selftest" in capfd.readouterr().out
+    assert main(["bench", "--help"]) == 0
+    assert "benchmarks" in capfd.readouterr().out

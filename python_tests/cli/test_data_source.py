@@ -26,3 +26,10 @@ def test_images_get_the_size_and_channels_that_the_model_was_trained_on(tmp_path
     assert larger.load_test().images.shape == (36, 1, 20, 20), "a size that is asked for stays"
     with pytest.raises(ValueError, match="channels: the model takes images of 1, got 3"):
         DataSource("digits", channels=3).like_checkpoint(checkpoint)
+
+
+def test_a_source_is_found_again_by_its_description():
+    source = DataSource("folder", test="birds.zip", channels=3)
+    assert DataSource.described(source.describe()) == source
+    with pytest.raises(ValueError, match="data: the checkpoint does not say what it was trained on"):
+        DataSource.described({"origin": "a script"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import numpy
@@ -232,3 +233,13 @@ def test_bad_options_are_named(animals: Path, options: dict[str, object], error:
 def test_path_of_wrong_type_is_named() -> None:
     with pytest.raises(TypeError, match="path: expected a path, got int"):
         load_folder(3)
+
+
+def test_a_missing_package_is_not_taken_for_a_damaged_image(animals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in list(animals.rglob("*.png")):
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    for module in ("PIL", "PIL.Image"):
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    with pytest.raises(ImportError, match=r"needs the package 'pillow'.*mdprop_ext\["):
+        load_folder(animals)

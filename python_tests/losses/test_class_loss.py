@@ -102,3 +102,12 @@ def test_bad_batches_are_named(
 def test_bad_sizes_are_named(loss: ClassLoss, classes: int, embedding_dim: int, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected at least"):
         type(loss)(classes, embedding_dim)
+
+
+def test_what_is_printed_names_the_options() -> None:
+    assert repr(ArcFaceLoss(4, 5, margin=0.25, scale=8.0)) == (
+        "ArcFaceLoss(classes=4, embedding_dim=5, margin=0.25, scale=8.0)"
+    )
+    assert repr(ProxyAnchorLoss(4, 5, margin=0.25, alpha=8.0)) == (
+        "ProxyAnchorLoss(classes=4, embedding_dim=5, margin=0.25, alpha=8.0)"
+    )

@@ -278,3 +278,12 @@ def test_checkpointed_blocks_refuse_another_route(forward_route, backward_route)
     message = r"different metadata|different number of tensors" if unrouted else "under another route"
     with pytest.raises(RuntimeError, match=message):
         run(backward_route, loss.backward)
+
+
+def test_layers_without_tensors_are_routed_where_they_are_called():
+    layer = MultiBatchNorm2d(2, branches=("main", "st"), affine=False, track_running_stats=False)
+    x = torch.randn(6, 2, 3, 3)
+    with use_branches(layer, {"main": 2, "st": 4}):
+        y = layer(x)
+    parts = [nn.functional.batch_norm(part, None, None, training=True) for part in x.split([2, 4])]
+    torch.testing.assert_close(y, torch.cat(parts))

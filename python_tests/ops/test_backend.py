@@ -80,6 +80,9 @@ def test_an_unknown_instruction_set_is_named():
     result = run(CALL, MDPROP_CPU_ISA="sse9")
     assert result.returncode != 0
     assert "MDPROP_CPU_ISA must be one of baseline, avx2, avx512, got sse9" in last_line(result)
+    # Nor is there a reference to fall back to for what has no kernel.
+    result = run("import torch, mdprop_ext.ops; torch.ops.mdprop._cuda_probe(torch.ones(2))", MDPROP_CPU_ISA="sse9")
+    assert "BackendError: MDPROP_CPU_ISA must be one of baseline, avx2, avx512, got sse9" in last_line(result)
 
 
 def test_the_remedy_fits_what_lies_in_the_package(tmp_path):

@@ -11,6 +11,7 @@ from oracles.knn_topk import knn_topk_oracle
 
 from mdprop_ext import ops
 from mdprop_ext.ops.knn_topk import METRICS
+from mdprop_ext.reference import knn_topk as reference_module
 from mdprop_ext.reference.knn_topk import knn_topk as reference
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -158,3 +159,12 @@ def test_raw_op_refuses_offsets_outside_the_rows(query_offsets, point_offsets):
     ends = [None if values is None else torch.tensor(values) for values in (query_offsets, point_offsets)]
     with pytest.raises(RuntimeError, match="_offsets"):
         torch.ops.mdprop.knn_topk(rows, rows, 1, "dot", *ends)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_reference_searches_large_tables_tile_by_tile(metric, monkeypatch):
+    queries, points = torch.randn(5, 8), torch.randn(300, 8)
+    whole = reference(queries, points, 7, metric=metric)
+    monkeypatch.setattr(reference_module, "TILE_VALUES", 5 * 40)
+    for result, expected in zip(reference(queries, points, 7, metric=metric), whole, strict=True):
+        assert torch.equal(result, expected)

@@ -69,3 +69,6 @@ def test_the_gradient_of_the_reference_is_that_of_the_kernel():
     results = torch.ops.mdprop.multi_batch_norm_mixture_backward(*arguments)
     for result, expected in zip(reference.backward(*arguments), results, strict=True):
         torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
+    grad_x, *tables_of_attacks = reference.backward(*arguments[:-1], False)
+    torch.testing.assert_close(grad_x, results[0], rtol=1e-12, atol=1e-12)
+    assert [table.numel() for table in tables_of_attacks] == [0, 0, 0]

@@ -66,6 +66,8 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
     fails("no recipe 'mdprob', did you mean 'mdprop'")
     edit_config(folder, surprise=1)
     fails("config.json' is damaged or of another version")
+    edit_config(folder, recipe_config={"surprise": 1})
+    fails("config.json' is damaged or of another version .*surprise")
     edit_config(folder, train_config={"model": "resnet18"})
     fails("are not those of its config.json")
     (folder / "model.safetensors").unlink()

@@ -49,6 +49,7 @@ def test_wrong_settings(setting: str, error: str) -> None:
 
 def test_values_by_type() -> None:
     assert read_value("flag", "True", bool) is True
+    assert read_value("flag", False, bool) is False
     assert read_value("count", "none", int | None) is None
     assert read_value("count", "4", int | None) == 4
     assert read_value("text", "a=b", str) == "a=b"

@@ -89,6 +89,8 @@ def test_wrong_criteria() -> None:
         build_criterion("own_parts:ROOT", classes=3, embedding_dim=4)
     with pytest.raises(ValueError, match=r"criterion: expected .* to take \(classes=..., embedding_dim=...\)"):
         build_criterion("own_parts:make_model", classes=3, embedding_dim=4)
+    with pytest.raises(ValueError, match="criterion: expected 'builtins:dict' to return a callable, got dict"):
+        build_criterion("builtins:dict", classes=3, embedding_dim=4)
     criterion = build_criterion("own_parts:Proxies", classes=3, embedding_dim=4)
     assert criterion(torch.randn(2, 4), torch.tensor([0, 1])).shape == ()
 
