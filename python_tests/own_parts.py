@@ -36,6 +36,10 @@ def make_no_module(*, in_channels: int, embedding_dim: int, image_size: int) -> 
     return "a model"
 
 
+def make_mistake(*, in_channels: int, embedding_dim: int, image_size: int) -> nn.Module:
+    return nn.Linear(in_channels + "pixels", embedding_dim)  # type: ignore[operator]
+
+
 def make_too_little(channels: int) -> nn.Module:
     return nn.Identity()
 

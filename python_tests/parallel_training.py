@@ -6,18 +6,20 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from recipe_cases import small_splits
-from torch import nn
+from torch import Tensor, nn
 
 from mdprop_ext.cli import main as run_command
 from mdprop_ext.losses import GatheredLoss, MultiSimilarityLoss
-from mdprop_ext.recipes import MDProp, Plain, TrainConfig, run_training, train
+from mdprop_ext.recipes import Batch, MDProp, Plain, TrainConfig, run_training, train
 from mdprop_ext.recipes._state import StateTree, tree_on_cpu
 from mdprop_ext.recipes.processes import done_by_first, joined_processes
+from mdprop_ext.recipes.trainer import Record
 
 CONFIG = TrainConfig(
     model="own_parts:make_model",
@@ -31,9 +33,9 @@ CONFIG = TrainConfig(
 )
 
 
-def digest(model: nn.Module) -> str:
+def digest(tensors: Mapping[str, Tensor]) -> str:
     content = hashlib.blake2b()
-    for tensor in model.state_dict().values():
+    for tensor in tensors.values():
         content.update(tensor.contiguous().numpy().tobytes())
     return content.hexdigest()
 
@@ -47,6 +49,37 @@ def joined_losses() -> list[float]:
     return losses
 
 
+class Watched(MDProp):
+    """Keeps what the running statistics are when a step begins."""
+
+    def __init__(self, seen: list[str], *, seed: int) -> None:
+        super().__init__(seed=seed)
+        self._see = seen.append
+
+    def step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        self._see(digest(dict(model.named_buffers())))
+        return super().step(model, batch)
+
+
+def interrupted_steps() -> list[int]:
+    """The steps at which a run that Ctrl-C ends after the third one saves its state."""
+    steps: list[int] = []
+
+    def interrupt(record: Record) -> None:
+        if record["step"] == 3:
+            raise KeyboardInterrupt
+
+    train(
+        Plain(),
+        small_splits(),
+        CONFIG,
+        device="cpu",
+        observe=interrupt,
+        save=lambda state: steps.append(state["step"]),
+    )
+    return steps
+
+
 def ends_alike(out: Path) -> dict[str, Any]:
     with joined_processes("cpu"):
         states: list[StateTree] = []
@@ -54,16 +87,20 @@ def ends_alike(out: Path) -> dict[str, Any]:
         def keep(state: StateTree) -> None:
             states.append(tree_on_cpu(state))
 
-        outcome = train(MDProp(seed=1), small_splits(), CONFIG, device="cpu", save=keep)
+        statistics: list[str] = []
+        outcome = train(Watched(statistics, seed=1), small_splits(), CONFIG, device="cpu", save=keep)
         # As from the file, which the first process wrote.
         state = done_by_first(lambda: states[1])
         resumed = train(MDProp(seed=1), small_splits(), CONFIG, device="cpu", state=state)
         written = run_training(MDProp(seed=1), small_splits(), CONFIG, out, device="cpu")
         losses = joined_losses()
+        interrupted = interrupted_steps()
     return {
-        "weights": digest(outcome.model),
-        "resumed": digest(resumed.model),
+        "weights": digest(outcome.model.state_dict()),
+        "resumed": digest(resumed.model.state_dict()),
         "metrics": written.metrics,
+        "statistics": statistics,
+        "steps_of_interrupted": interrupted,
         "steps": [state["step"] for state in states],
         "losses": losses,
     }

@@ -18,6 +18,7 @@ from mdprop_ext.cli.train import run_plan
 from mdprop_ext.cli.training_plan import TrainingPlan
 from mdprop_ext.recipes import RunResult
 from mdprop_ext.recipes.processes import is_first_process
+from mdprop_ext.recipes.registry import run_folder_name
 from mdprop_ext.report.comparison import comparison_table, mean_metrics
 
 
@@ -51,7 +52,7 @@ def compare_recipes(
         splits = None
         for plan in of_seed:
             splits = plan.source.load(seed) if splits is None else splits
-            folders.append(out / f"{plan.name.replace(':', '.')}-seed{seed}")
+            folders.append(out / run_folder_name(plan.name, seed))
             title = f"{plan.name}, seed {seed}"
             result = run_plan(plan, folders[-1], title=title, splits=splits, device=device, resume=resume)
             results.setdefault(plan.name, []).append(result)

@@ -47,6 +47,10 @@ def evaluate_checkpoint(
         ValueError: If checkpoint, data or folder is wrong; nothing is written then.
     """
     check_output_folder(out)
+    if out.resolve() == folder.resolve():
+        raise ValueError(
+            f"out: expected another folder than the checkpoint's, which keeps its own metrics, got '{out}'"
+        )
     place = resolve_device(device)
     model, checkpoint = load_checkpoint(folder)
     model.to(place)

@@ -110,8 +110,8 @@ class Checkpoint:
             f"Checkpoint({self.recipe}, {self.train_config.get('model')}, {images}, seed={self.seed}, step={self.step})"
         )
 
-    def build(self) -> nn.Module:
-        """Builds the model with new weights, prepared by its recipe.
+    def configured(self) -> tuple[Recipe[Any], TrainConfig]:
+        """Builds the recipe and the options of training.
 
         Raises:
             TypeError: If a hyper-parameter is unknown or has the wrong type.
@@ -119,7 +119,7 @@ class Checkpoint:
         """
         recipe_type = recipe_class(self.recipe)
         recipe = recipe_type(recipe_type.config_class(**self.recipe_config), seed=self.seed)
-        return recipe.prepare(TrainConfig(**self.train_config).build_model(self.in_channels, self.image_size))
+        return recipe, TrainConfig(**self.train_config)
 
 
 def save_checkpoint(folder: Path, model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -160,14 +160,7 @@ def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Checkpoint]:
         if not (folder / file).is_file():
             raise ValueError(f"checkpoint: no file {file!r} in '{folder}'")
     checkpoint = read_description(folder)
-    try:
-        model = checkpoint.build()
-    except TypeError as error:
-        raise ValueError(_damaged(folder / CONFIG_FILE, error)) from error
-    except ValueError as error:
-        raise ValueError(
-            f"checkpoint: cannot build the model that '{folder / CONFIG_FILE}' describes ({error})"
-        ) from error
+    model = _built(checkpoint, folder / CONFIG_FILE)
     safetensors = require("safetensors.torch", extra="cli")
     failure = require("safetensors", extra="cli").SafetensorError
     try:
@@ -209,6 +202,20 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 def storable(tensor: Tensor) -> Tensor:
     """Copies a tensor to where safetensors takes it: it refuses strides, and tensors that share memory."""
     return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _built(checkpoint: Checkpoint, path: Path) -> nn.Module:
+    message = f"checkpoint: cannot build the model that '{path}' describes"
+    try:
+        recipe, config = checkpoint.configured()
+    except TypeError as error:
+        raise ValueError(_damaged(path, error)) from error
+    except ValueError as error:
+        raise ValueError(f"{message} ({error})") from error
+    try:
+        return recipe.prepare(config.build_model(checkpoint.in_channels, checkpoint.image_size))
+    except (TypeError, ValueError) as error:  # the user's own factory may raise either
+        raise ValueError(f"{message} ({error})") from error
 
 
 def _damaged(path: Path, error: Exception) -> str:

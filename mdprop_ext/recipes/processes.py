@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -55,17 +55,14 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     world_size = rank_and_world_size()[1]
     if world_size == 1:
         return
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    for parameter in trained:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    for dtype in sorted({parameter.dtype for parameter in trained}, key=str):
-        gradients = [parameter.grad for parameter in trained if parameter.grad is not None and parameter.dtype == dtype]
-        joined = torch.cat([gradient.flatten() for gradient in gradients])
+    gradients = []
+    for parameter in parameters:
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            gradients.append(parameter.grad)
+    for joined in _joined_by_dtype(gradients):
         distributed.all_reduce(joined)
-        parts = torch.split(joined / world_size, [gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+        joined /= world_size
 
 
 def average_numbers(numbers: dict[str, float]) -> dict[str, float]:
@@ -77,8 +74,8 @@ def average_numbers(numbers: dict[str, float]) -> dict[str, float]:
 def copy_from_first(tensors: Iterable[Tensor]) -> None:
     """Overwrites tensors by those of the first process."""
     if rank_and_world_size()[1] > 1:
-        for tensor in tensors:
-            distributed.broadcast(tensor, 0)
+        for joined in _joined_by_dtype(list(tensors)):
+            distributed.broadcast(joined, 0)
 
 
 def gathered(value: T) -> list[T]:
@@ -98,3 +95,17 @@ def done_by_first(work: Callable[[], T]) -> T:
     if world_size > 1:
         distributed.broadcast_object_list(result, 0)
     return result[0]  # type: ignore[return-value]
+
+
+def _joined_by_dtype(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yields the values of all tensors of a dtype in a row, one dtype after another, and puts them back afterwards.
+
+    One exchange of many values takes far less time than many exchanges of a few.
+    """
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+        joined = torch.cat([tensor.flatten() for tensor in alike])
+        yield joined
+        parts = torch.split(joined, [tensor.numel() for tensor in alike])
+        for tensor, part in zip(alike, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))

@@ -45,6 +45,11 @@ def recipe_class(name: str) -> type[Recipe[Any]]:
     return RECIPES[name]
 
 
+def run_folder_name(name: str, seed: int) -> str:
+    """Returns what a comparison calls the folder of one of its runs; not every file system takes ``module:Class``."""
+    return f"{name.replace(':', '.')}-seed{seed}"
+
+
 def name_of(recipe: type[Recipe[Any]]) -> str:
     """Returns what :func:`recipe_class` finds a class by."""
     return recipe.name if RECIPES.get(recipe.name) is recipe else f"{recipe.__module__}:{recipe.__qualname__}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 from mdprop_ext._files import check_output_folder, remove_leftovers, write_json
 from mdprop_ext._optional import require
 from mdprop_ext.data import ImageSet, Splits
+from mdprop_ext.recipes._folder_lock import FolderLock
 from mdprop_ext.recipes._state import StateTree
 from mdprop_ext.recipes.base import Recipe
 from mdprop_ext.recipes.checkpoint import CONFIG_FILE, Checkpoint, read_description, save_checkpoint
@@ -95,33 +97,36 @@ def run_training(
     Raises:
         ImportError: If ``tensorboard`` is asked for and not installed.
         RunInterrupted: After Ctrl-C. The checkpoint then holds the model as it was.
-        ValueError: If ``out`` cannot be a folder, the data does not suit, or the run to resume is another one.
+        ValueError: If ``out`` cannot be a folder or another run is writing to it, the data does not suit, or the run to
+            resume is another one.
     """
     check_output_folder(out)
     if tensorboard:
         require("tensorboard", extra="log")
     place = resolve_device(device)
     description = Checkpoint.of(recipe, config, splits=splits, data=data or {}, device=place.type)
-    if resume:
-        _require_same(saved_description(out), description, out)
-        if is_finished(out):
-            return RunResult(json.loads((out / METRICS_FILE).read_bytes()), read_history(out))
-    state = read_state(out) if resume and (out / STATE_FILE).is_file() else None
-    if not is_first_process():
-        return _help_first_process(recipe, splits, config, device, state)
-    with _Recorder(out, state, tensorboard=tensorboard, observe=observe) as recorder:
-        save = partial(write_state, out, description)
-        outcome = train(recipe, splits, config, device=device, observe=recorder.add, save=save, state=state)
-    if not recorder.log.history:
-        raise RunInterrupted("interrupted before the first step: nothing was written")
-    save_checkpoint(out, outcome.model, replace(description, step=outcome.step))
-    if outcome.interrupted:
-        raise RunInterrupted(f"interrupted at step {outcome.step}: the model is saved in '{out}', --resume goes on")
-    measured = _measure(outcome.model, splits.test, recipe.seed, out, observe_evaluation)
-    metrics = {"recipe": description.recipe, "seed": recipe.seed, "seconds": outcome.seconds, **measured}
-    write_json(out / METRICS_FILE, metrics)
-    (out / STATE_FILE).unlink()
-    return done_by_first(lambda: RunResult(metrics, recorder.log.history))
+    lock = FolderLock(out)
+    with lock if is_first_process() else nullcontext():
+        if resume:
+            _require_same(saved_description(out), description, out)
+            if is_finished(out):
+                return RunResult(json.loads((out / METRICS_FILE).read_bytes()), read_history(out))
+        state = read_state(out) if resume and (out / STATE_FILE).is_file() else None
+        if not is_first_process():
+            return _help_first_process(recipe, splits, config, device, state)
+        with _Recorder(out, state, lock, tensorboard=tensorboard, observe=observe) as recorder:
+            save = partial(write_state, out, description)
+            outcome = train(recipe, splits, config, device=device, observe=recorder.add, save=save, state=state)
+        if not recorder.log.history:
+            raise RunInterrupted("interrupted before the first step: nothing was written")
+        save_checkpoint(out, outcome.model, replace(description, step=outcome.step))
+        if outcome.interrupted:
+            raise RunInterrupted(f"interrupted at step {outcome.step}: the model is saved in '{out}', --resume goes on")
+        measured = _measure(outcome.model, splits.test, recipe.seed, out, observe_evaluation)
+        metrics = {"recipe": description.recipe, "seed": recipe.seed, "seconds": outcome.seconds, **measured}
+        write_json(out / METRICS_FILE, metrics)
+        (out / STATE_FILE).unlink()
+        return done_by_first(lambda: RunResult(metrics, recorder.log.history))
 
 
 def is_finished(out: Path) -> bool:
@@ -176,11 +181,18 @@ class _Recorder:
     """Everything that hears of a step; the first one creates the folder and ends the results of an earlier run."""
 
     def __init__(
-        self, out: Path, state: StateTree | None, *, tensorboard: bool, observe: Callable[[Record], None] | None
+        self,
+        out: Path,
+        state: StateTree | None,
+        lock: FolderLock,
+        *,
+        tensorboard: bool,
+        observe: Callable[[Record], None] | None,
     ) -> None:
         remove_leftovers(out)
         self.log = RunLog(out, steps_done=0 if state is None else state["step"])
         self._out = out
+        self._lock = lock
         self._observe = observe
         self._wants_board = tensorboard
         self._board: TensorBoardLog | None = None
@@ -188,6 +200,7 @@ class _Recorder:
     def add(self, record: Record) -> None:
         if not self.log.history:
             self._out.mkdir(parents=True, exist_ok=True)
+            self._lock.take()
             # In this order: a state beside metrics is that of an unfinished run, metrics alone are of a finished one.
             (self._out / METRICS_FILE).unlink(missing_ok=True)
             (self._out / STATE_FILE).unlink(missing_ok=True)

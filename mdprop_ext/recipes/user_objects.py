@@ -71,7 +71,9 @@ def call_factory(argument: str, name: str, options: Mapping[str, Any]) -> Any:
     if not callable(factory):
         raise ValueError(f"{argument}: expected {name!r} to be callable, got {type(factory).__name__}")
     _check_signature(argument, name, factory, options)
-    return factory(**options)
+    # A factory may import what it needs only when it is called.
+    with _current_folder_on_path():
+        return factory(**options)
 
 
 def build_user_model(name: str, *, in_channels: int, embedding_dim: int, image_size: int) -> nn.Module:

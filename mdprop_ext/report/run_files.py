@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mdprop_ext.recipes.registry import run_folder_name
 from mdprop_ext.recipes.trainer import Record
 
 #: Pictures that commands write, in the order of the report.
@@ -60,8 +61,7 @@ class RunFiles:
         if metrics is None and comparison is None and attack is None:
             expected = ", ".join(f"{name}.json" for name in _RESULTS)
             raise ValueError(f"report: expected one of {expected} in '{folder}', got none")
-        # Recipes of the user's own are named module:Class, which not every file system takes.
-        runs = {name: folder / f"{name.replace(':', '.')}-seed0" for name in comparison or ()}
+        runs = {name: folder / run_folder_name(name, 0) for name in comparison or ()}
         places = runs or {"this run": folder}
         configurations = {name: _read_json(place / "config.json") for name, place in places.items()}
         return cls(

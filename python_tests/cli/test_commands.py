@@ -112,6 +112,13 @@ def test_eval_takes_other_images(trained: Path, folder: list[str], tmp_path: Pat
     assert json.loads((tmp_path / "metrics.json").read_text())["recipe"] == "mdprop"
 
 
+def test_eval_leaves_the_results_of_training_alone(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in trained.iterdir()}
+    assert main(["eval", "--checkpoint", str(trained), "--out", str(trained / ".." / trained.name)]) == 1
+    assert "out: expected another folder than the checkpoint's" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in trained.iterdir()}
+
+
 def test_eval_of_damaged_checkpoints(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(trained, broken)

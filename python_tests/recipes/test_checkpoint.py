@@ -78,3 +78,16 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no file 'config\\.json'"):
         load_checkpoint(tmp_path / "nowhere")
+
+
+def test_a_configuration_is_not_there_before_its_weights(tmp_path: Path) -> None:
+    recipe = recipe_class("plain")()
+    model = saved(tmp_path / "run", recipe)
+    for path in (tmp_path / "run").iterdir():
+        path.unlink()
+    (tmp_path / "run" / "model.safetensors").mkdir()  # so that the weights cannot be written
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        save_checkpoint(
+            tmp_path / "run", model, Checkpoint.of(recipe, CONFIG, splits=small_splits(), data={"name": "digits"})
+        )
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model.safetensors"]

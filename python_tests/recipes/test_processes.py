@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parallel_training import joined_losses
+from parallel_training import interrupted_steps, joined_losses
 from recipe_cases import write_folder
 
 from mdprop_ext.recipes import load_checkpoint
@@ -54,9 +54,16 @@ def test_two_processes_end_alike_and_write_once(folder: Path, outcomes: list[dic
     assert first == second
     assert first["resumed"] == first["weights"]
     assert first["steps"] == [1, 2, 4]
+    assert len(set(first["statistics"])) == 4, "every step begins with the first one's, which training moves"
     assert sorted(path.name for path in (folder / "two").iterdir()) == FILES
     assert first["metrics"] == json.loads((folder / "two" / "metrics.json").read_text())
     assert load_checkpoint(folder / "two")[1].processes == 2
+
+
+def test_only_one_process_alone_saves_when_interrupted(outcomes: list[dict[str, Any]]) -> None:
+    # The other one may be in the next step, and the two states would not belong together.
+    assert [outcome["steps_of_interrupted"] for outcome in outcomes] == [[1, 2], [1, 2]]
+    assert interrupted_steps() == [1, 2, 3]
 
 
 def test_two_processes_compute_what_one_does(outcomes: list[dict[str, Any]]) -> None:

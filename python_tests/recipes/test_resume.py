@@ -138,6 +138,17 @@ def test_without_resume_a_run_starts_anew(tmp_path: Path) -> None:
     assert remains(tmp_path / "parts") == remains(tmp_path / "whole")
 
 
+def test_a_new_run_in_the_folder_of_an_unfinished_one_cannot_go_on_with_that(tmp_path: Path) -> None:
+    def die(record: Record) -> None:
+        raise MemoryError
+
+    interrupted(tmp_path)
+    with pytest.raises(MemoryError):
+        run(tmp_path, observe=die)
+    assert not (tmp_path / "training_state.safetensors").exists()
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1
+
+
 def test_an_empty_folder_is_a_new_run(tmp_path: Path) -> None:
     assert len(run(tmp_path / "new", resume=True).history) == 5
 

@@ -80,6 +80,24 @@ def test_data_that_does_not_suit_the_model_leaves_nothing(tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
+    refused = []
+
+    def start_another(record: Record) -> None:
+        before = {path: path.read_bytes() for path in out.iterdir()}
+        for resume in (False, True):
+            with pytest.raises(ValueError, match="out: expected a folder that no run is writing to, got"):
+                run_training(Plain(), small_splits(), CONFIG, out, resume=resume)
+        refused.append(before == {path: path.read_bytes() for path in out.iterdir()})
+        raise KeyboardInterrupt
+
+    out = tmp_path / "new"
+    for resume in (False, True):  # a folder that the first step makes, and one that is there
+        with pytest.raises(RunInterrupted):
+            run_training(Plain(), small_splits(), CONFIG, out, resume=resume, observe=start_another)
+    assert refused == [True, True]
+
+
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):

@@ -9,6 +9,8 @@ from recipe_cases import small_splits
 from torch import Tensor, nn
 
 from mdprop_ext.recipes import MDProp, Plain, Recipe, TrainConfig, train
+from mdprop_ext.recipes._state import StateTree, joined_tree, split_tree, tree_on_cpu
+from mdprop_ext.recipes.checkpoint import storable
 from mdprop_ext.recipes.trainer import Record
 from mdprop_ext.recipes.training import Training
 
@@ -119,3 +121,27 @@ def test_what_a_step_returns_is_checked(values: dict[str, float], message: str) 
     with pytest.raises(ValueError, match=message):
         run.update(batches(run, 1), 0.1)
     assert run.step == 0
+
+
+def test_patience_goes_on_where_it_was() -> None:
+    states: list[StateTree] = []
+    options = {"model": "own_parts:make_model", "classes_per_batch": 4, "embedding_dim": 8, "learning_rate": 0.5}
+    config = TrainConfig(**options, steps=60, validate_every=1, checkpoint_every=1, patience=2)
+    train(Plain(), small_splits(), config, save=lambda state: states.append(tree_on_cpu(state)))
+    assert [state["best"]["waiting"] for state in states[-2:]] == [1, 2]
+    records: list[Record] = []
+    for state in states[-2:]:
+        train(Plain(), small_splits(), config, observe=records.append, state=state)
+    assert [record["step"] for record in records] == [len(states)]
+
+
+def test_restored_averages_lie_in_memory_as_their_weights_do() -> None:
+    # Kernels add up numbers of another layout in another order.
+    first, second = training(), training()
+    first.update(batches(first, 1), 1e-3)
+    skeleton, tensors = split_tree(first.state_dict())
+    # As a file has them.
+    second.load_state_dict(joined_tree(skeleton, {name: storable(tensor) for name, tensor in tensors.items()}))
+    layouts = [[entry["exp_avg"].stride() for entry in run.optimizer.state.values()] for run in (first, second)]
+    assert layouts[0] == layouts[1]
+    assert any(not entry["exp_avg"].is_contiguous() for entry in first.optimizer.state.values())

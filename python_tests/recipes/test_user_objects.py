@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,25 @@ from recipe_cases import small_splits
 from mdprop_ext.nn import branch_names
 from mdprop_ext.recipes import MDProp, TrainConfig, load_checkpoint, recipe_class, run_training
 from mdprop_ext.recipes.criteria import build_criterion
-from mdprop_ext.recipes.user_objects import load_object
+from mdprop_ext.recipes.registry import run_folder_name
+from mdprop_ext.recipes.user_objects import call_factory, load_object
 
 
 def test_modules_in_the_current_folder_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "found_here.py").write_text("class Holder:\n    value = 3\n")
     monkeypatch.chdir(tmp_path)
     assert load_object("model", "found_here:Holder.value") == 3
+
+
+def test_a_factory_may_import_from_the_current_folder_when_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late_factory.py").write_text("def make():\n    import late_part\n    return late_part.value\n")
+    (tmp_path / "late_part.py").write_text("value = 3\n")
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    assert call_factory("model", "late_factory:make", {}) == 3
+    assert sys.path == path
 
 
 def test_a_module_that_lacks_another_one_shows_that_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,8 +75,12 @@ def test_a_model_of_ones_own_in_a_run_and_its_checkpoint(tmp_path: Path) -> None
     assert branch_names(model) == ("main", "st", "mt")
     assert description.train_config["model"] == "own_parts:make_model"
     config_file = tmp_path / "config.json"
-    config_file.write_text(config_file.read_text().replace("own_parts:make_model", "own_parts:gone"))
+    content = config_file.read_text()
+    config_file.write_text(content.replace("own_parts:make_model", "own_parts:gone"))
     with pytest.raises(ValueError, match=r"cannot build the model that .* describes .*has no 'gone'"):
+        load_checkpoint(tmp_path)
+    config_file.write_text(content.replace("own_parts:make_model", "own_parts:make_mistake"))
+    with pytest.raises(ValueError, match=r"cannot build the model that .* describes \(.*'int' and 'str'\)"):
         load_checkpoint(tmp_path)
 
 
@@ -80,5 +97,6 @@ def test_wrong_criteria() -> None:
 
 def test_recipes_of_ones_own() -> None:
     assert recipe_class("own_parts:Own") is Own
+    assert run_folder_name("own_parts:Own", 1) == "own_parts.Own-seed1"
     with pytest.raises(ValueError, match="recipe: expected 'own_parts:make_model' to be a subclass of Recipe"):
         recipe_class("own_parts:make_model")
