@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 
 class FolderLock:
     """Keeps other runs out of a folder for as long as the block runs; the system lets go of it when the process dies.
 
-    The folder itself is locked, so nothing is left in it. File systems that cannot lock folders go without.
+    The folder itself is locked, so nothing is left in it. Systems that cannot lock folders go without.
 
     Args:
         folder: Need not be there yet; :meth:`take` is called again once it is.
@@ -26,7 +30,7 @@ class FolderLock:
         Raises:
             ValueError: If another run has locked it.
         """
-        if self._descriptor is not None or not self._folder.is_dir():
+        if fcntl is None or self._descriptor is not None or not self._folder.is_dir():
             return
         self._descriptor = os.open(self._folder, os.O_RDONLY)
         try:
