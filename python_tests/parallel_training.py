@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from recipe_cases import small_splits
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from mdprop_ext.cli import main as run_command
 from mdprop_ext.losses import GatheredLoss, MultiSimilarityLoss
 from mdprop_ext.recipes import Batch, MDProp, Plain, TrainConfig, run_training, train
 from mdprop_ext.recipes._state import StateTree, tree_on_cpu
-from mdprop_ext.recipes.processes import done_by_first, joined_processes
+from mdprop_ext.recipes.processes import done_by_first
 from mdprop_ext.recipes.trainer import Record
 
 CONFIG = TrainConfig(
@@ -81,7 +81,10 @@ def interrupted_steps() -> list[int]:
 
 
 def ends_alike(out: Path) -> dict[str, Any]:
-    with joined_processes("cpu"):
+    # A store of its own: in torchrun's, by which the command joins, a second group may find the addresses of the first.
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    distributed.init_process_group("gloo", init_method=f"file://{out}.store", rank=rank, world_size=world_size)
+    try:
         states: list[StateTree] = []
 
         def keep(state: StateTree) -> None:
@@ -95,6 +98,8 @@ def ends_alike(out: Path) -> dict[str, Any]:
         written = run_training(MDProp(seed=1), small_splits(), CONFIG, out, device="cpu")
         losses = joined_losses()
         interrupted = interrupted_steps()
+    finally:
+        distributed.destroy_process_group()
     return {
         "weights": digest(outcome.model.state_dict()),
         "resumed": digest(resumed.model.state_dict()),
