@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from recipe_cases import small_splits
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from mdprop_ext.cli import main as run_command
 from mdprop_ext.losses import GatheredLoss, MultiSimilarityLoss
 from mdprop_ext.recipes import Batch, MDProp, Plain, TrainConfig, run_training, train
 from mdprop_ext.recipes._state import StateTree, tree_on_cpu
-from mdprop_ext.recipes.processes import done_by_first
+from mdprop_ext.recipes.processes import done_by_first, joined_processes
 from mdprop_ext.recipes.trainer import Record
 
 CONFIG = TrainConfig(
@@ -81,25 +81,19 @@ def interrupted_steps() -> list[int]:
 
 
 def ends_alike(out: Path) -> dict[str, Any]:
-    # A store of its own: in torchrun's, by which the command joins, a second group may find the addresses of the first.
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    distributed.init_process_group("gloo", init_method=f"file://{out}.store", rank=rank, world_size=world_size)
-    try:
-        states: list[StateTree] = []
+    states: list[StateTree] = []
 
-        def keep(state: StateTree) -> None:
-            states.append(tree_on_cpu(state))
+    def keep(state: StateTree) -> None:
+        states.append(tree_on_cpu(state))
 
-        statistics: list[str] = []
-        outcome = train(Watched(statistics, seed=1), small_splits(), CONFIG, device="cpu", save=keep)
-        # As from the file, which the first process wrote.
-        state = done_by_first(lambda: states[1])
-        resumed = train(MDProp(seed=1), small_splits(), CONFIG, device="cpu", state=state)
-        written = run_training(MDProp(seed=1), small_splits(), CONFIG, out, device="cpu")
-        losses = joined_losses()
-        interrupted = interrupted_steps()
-    finally:
-        distributed.destroy_process_group()
+    statistics: list[str] = []
+    outcome = train(Watched(statistics, seed=1), small_splits(), CONFIG, device="cpu", save=keep)
+    # As from the file, which the first process wrote.
+    state = done_by_first(lambda: states[1])
+    resumed = train(MDProp(seed=1), small_splits(), CONFIG, device="cpu", state=state)
+    written = run_training(MDProp(seed=1), small_splits(), CONFIG, out, device="cpu")
+    losses = joined_losses()
+    interrupted = interrupted_steps()
     return {
         "weights": digest(outcome.model.state_dict()),
         "resumed": digest(resumed.model.state_dict()),
