@@ -31,6 +31,12 @@ def check_number(name: str, value: float, *, least: float = -math.inf, most: flo
         raise ValueError(f"{name}: expected {limits}, got {value}")
 
 
+def check_seed(value: int) -> None:
+    """Raises unless ``value`` is a seed that every generator takes: an integer from 0 to 2^63 - 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"seed: expected an integer from 0 to 2^63 - 1, got {value!r}")
+
+
 def check_radius(eps: float) -> None:
     """Raises unless ``eps`` is a radius in pixel units of [0, 1]."""
     try:

@@ -18,7 +18,7 @@ from mdprop_ext.cli import main as run_command
 from mdprop_ext.losses import GatheredLoss, MultiSimilarityLoss
 from mdprop_ext.recipes import Batch, MDProp, Plain, TrainConfig, run_training, train
 from mdprop_ext.recipes._state import StateTree, tree_on_cpu
-from mdprop_ext.recipes.processes import done_by_first, joined_processes
+from mdprop_ext.recipes.processes import average_gradients, done_by_first, joined_processes
 from mdprop_ext.recipes.trainer import Record
 
 CONFIG = TrainConfig(
@@ -61,6 +61,15 @@ class Watched(MDProp):
         return super().step(model, batch)
 
 
+def averaged_gradients(rank: int) -> list[list[float]]:
+    """Means of a gradient that both processes have and of one that the second lacks; Adam would not see their scale."""
+    both, one = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+    both.grad = torch.tensor([1.0, 2.0]) + rank
+    one.grad = None if rank else torch.tensor([4.0, 8.0])
+    average_gradients([both, one])
+    return [gradient.tolist() for gradient in (both.grad, one.grad) if gradient is not None]
+
+
 def interrupted_steps() -> list[int]:
     """The steps at which a run that Ctrl-C ends after the third one saves its state."""
     steps: list[int] = []
@@ -99,6 +108,7 @@ def ends_alike(out: Path) -> dict[str, Any]:
         "resumed": digest(resumed.model.state_dict()),
         "metrics": written.metrics,
         "statistics": statistics,
+        "gradients": averaged_gradients(int(os.environ["RANK"])),
         "steps_of_interrupted": interrupted,
         "steps": [state["step"] for state in states],
         "losses": losses,

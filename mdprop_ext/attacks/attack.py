@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mdprop_ext._arguments import check_seed
 from mdprop_ext.attacks.aim import Aim
 from mdprop_ext.attacks.description import described, short
 from mdprop_ext.attacks.engine import AttackState, Observer, Problem, search
@@ -173,8 +174,8 @@ class Attack:
         """Borrows the model for one call; yields the call's seed."""
         if seed is None:
             seed = drawn_seed(self.generator)
-        elif isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise ValueError(f"seed: expected an integer from 0 to 2^63 - 1, got {seed!r}")
+        else:
+            check_seed(seed)
         with (
             torch.inference_mode(False),
             torch.enable_grad(),

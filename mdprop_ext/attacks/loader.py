@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mdprop_ext._arguments import check_seed
 from mdprop_ext._files import check_output_folder, write_bytes, write_json
 from mdprop_ext._optional import require
 from mdprop_ext.attacks.attack import Attack
@@ -79,8 +80,7 @@ def attack_loader(
         >>> for batch in attack_loader(PGD(model), loader, out="runs/pgd"):
         ...     print(batch.index, batch.result)
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed: expected an integer from 0 to 2^63 - 1, got {seed!r}")
+    check_seed(seed)
     if attack.options.bn_mode == "train":
         raise ValueError(
             "attack: expected bn_mode 'running' or 'batch', got 'train', which changes from batch to batch"

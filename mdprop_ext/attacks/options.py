@@ -9,6 +9,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from mdprop_ext._arguments import check_integer
 from mdprop_ext.attacks.model_state import BatchNormMode
 from mdprop_ext.attacks.projections import Bound, Scalars
 
@@ -53,8 +54,8 @@ class AttackOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", _lengths("eps", self.eps))
         object.__setattr__(self, "alpha", _lengths("alpha", self.alpha))
-        _check_count("steps", self.steps, least=0)
-        _check_count("restarts", self.restarts, least=1)
+        check_integer("steps", self.steps, least=0)
+        check_integer("restarts", self.restarts, least=1)
         for name in ("random_start", "keep_best", "early_stop"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected a bool, got {type(getattr(self, name)).__name__}")
@@ -109,7 +110,7 @@ def step_length(alpha: Scalars | None, eps: Scalars, steps: int, *, reach: float
         ValueError: If ``eps`` or ``steps`` has a wrong value.
     """
     eps = _lengths("eps", eps)
-    _check_count("steps", steps, least=0)
+    check_integer("steps", steps, least=0)
     if alpha is not None:
         return alpha
     return eps if steps <= 1 else eps * (reach / steps)
@@ -149,13 +150,6 @@ def _boolean(mask: Tensor | None) -> Tensor | None:
         raise TypeError(f"mask: expected a tensor that broadcasts to the images or None, got {type(mask).__name__}")
     with torch.inference_mode(False):
         return mask.detach() != 0
-
-
-def _check_count(name: str, value: int, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
 def _ordered_bounds(bounds: tuple[Bound, Bound]) -> tuple[Bound, Bound]:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mdprop_ext._arguments import check_seed
 from mdprop_ext._files import check_output_folder
 from mdprop_ext.cli import options
 from mdprop_ext.cli.attack import attack_checkpoint
@@ -24,7 +25,7 @@ from mdprop_ext.cli.progress import RunProgress
 from mdprop_ext.cli.reports import finish_results, remake_report
 from mdprop_ext.cli.summary import print_attacks, print_grid, print_training
 from mdprop_ext.cli.train import run_plan
-from mdprop_ext.cli.training_plan import TrainingOptions, check_seed, plan_comparison, plan_training
+from mdprop_ext.cli.training_plan import TrainingOptions, plan_comparison, plan_training
 from mdprop_ext.cli.values import listed, read_radius
 from mdprop_ext.recipes import RECIPES, AttackSetting, grid_settings
 from mdprop_ext.recipes.processes import is_first_process, joined_processes

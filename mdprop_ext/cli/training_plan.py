@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from mdprop_ext._arguments import check_integer
+from mdprop_ext._arguments import check_integer, check_seed
 from mdprop_ext.cli.data_source import DataSource
 from mdprop_ext.recipes import RECIPES, Recipe, TrainConfig, apply_settings, apply_values, recipe_class
 from mdprop_ext.recipes.checkpoint import Checkpoint
@@ -175,12 +175,6 @@ def plan_comparison(options: TrainingOptions, names: Sequence[str], *, seeds: in
         for seed in range(seeds)
         for name, (recipe_config, config) in configured.items()
     ]
-
-
-def check_seed(seed: int) -> None:
-    """Raises unless ``seed`` is one that every generator takes."""
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed: expected at least 0 and less than 2^63, got {seed}")
 
 
 def _described(saved: Checkpoint | None) -> Mapping[str, Any]:

@@ -7,14 +7,11 @@ import numbers
 import torch
 from torch import Tensor
 
+from mdprop_ext._arguments import check_tensor
+
 PLAIN = (Tensor, torch.nn.Parameter)
+tensor = check_tensor  # beside the other checks of an op's arguments
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def tensor(name: str, value: object) -> None:
-    """Raises TypeError unless ``value`` is a tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
 
 
 def floating(name: str, value: object) -> None:

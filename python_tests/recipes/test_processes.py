@@ -60,6 +60,10 @@ def test_two_processes_end_alike_and_write_once(folder: Path, outcomes: list[dic
     assert load_checkpoint(folder / "two")[1].processes == 2
 
 
+def test_gradients_are_means_over_the_processes(outcomes: list[dict[str, Any]]) -> None:
+    assert [outcome["gradients"] for outcome in outcomes] == [[[1.5, 2.5], [2.0, 4.0]]] * 2
+
+
 def test_only_one_process_alone_saves_when_interrupted(outcomes: list[dict[str, Any]]) -> None:
     # The other one may be in the next step, and the two states would not belong together.
     assert [outcome["steps_of_interrupted"] for outcome in outcomes] == [[1, 2], [1, 2]]
