@@ -137,7 +137,7 @@ def test_eps_0_changes_nothing(trained: Path, tmp_path: Path):
         (["--steps", "-1"], "steps: expected at least 0, got -1"),
         (["--count", "1"], "count: expected at least 2, got 1"),
         (["--count", "19"], "count: expected at most the 18 test images, got 19"),
-        (["--seed", "-1"], "seed: expected at least 0"),
+        (["--seed", "-1"], "seed: expected an integer from 0 to 2^63 - 1, got -1"),
         (["--device", "tpu"], "device: expected one of auto, cpu, cuda, got 'tpu'"),
         (["--map", "umap"], "map: expected pca or tsne, got 'umap'"),
         (["--test", "x"], "data: expected one of digits, omniglot, folder beside --train and --test"),
