@@ -27,7 +27,7 @@ def check_number(name: str, value: float, *, least: float = -math.inf, most: flo
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     if not (least <= value <= most and math.isfinite(value)):
-        limits = f"at least {least:g}" if most == math.inf else f"a number from {least:g} to {most:g}"
+        limits = f"a finite number >= {least:g}" if most == math.inf else f"a number from {least:g} to {most:g}"
         raise ValueError(f"{name}: expected {limits}, got {value}")
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recipe_cases import small_splits
+from recipe_cases import InterruptedPlain, small_splits
 from torch import Tensor, nn
 
 from mdprop_ext.cli import main as run_command
 from mdprop_ext.losses import GatheredLoss, MultiSimilarityLoss
-from mdprop_ext.recipes import Batch, MDProp, Plain, TrainConfig, run_training, train
+from mdprop_ext.recipes import Batch, MDProp, Plain, RunInterrupted, TrainConfig, run_training, train
 from mdprop_ext.recipes._state import StateTree, tree_on_cpu
-from mdprop_ext.recipes.processes import average_gradients, done_by_first, joined_processes
+from mdprop_ext.recipes.processes import average_gradients, done_by_first, gathered, joined_processes
 from mdprop_ext.recipes.trainer import Record
 
 CONFIG = TrainConfig(
@@ -89,6 +89,15 @@ def interrupted_steps() -> list[int]:
     return steps
 
 
+def interrupted_run(out: Path) -> str:
+    """What this process says of a run that Ctrl-C ends in all of them."""
+    try:
+        run_training(InterruptedPlain(at=3), small_splits(), CONFIG, out, device="cpu")
+    except RunInterrupted as interrupted:
+        return str(interrupted)
+    return "finished"
+
+
 def ends_alike(out: Path) -> dict[str, Any]:
     states: list[StateTree] = []
 
@@ -119,6 +128,7 @@ def main(folder: Path, arguments: list[str]) -> None:
     """Also runs a command; joined once, since a second group of the same job may find addresses of the first."""
     with joined_processes("cpu"):
         outcome = ends_alike(folder / "two")
+        outcome["interrupted"] = gathered(interrupted_run(folder / "interrupted"))
         outcome["status"] = run_command(arguments)
     names = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
     # Of the group, which would still run while the process ends.

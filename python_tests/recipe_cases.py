@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from image_files import write_classes
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdprop_ext.data import ImageSet, Splits
 from mdprop_ext.losses import MultiSimilarityLoss
+from mdprop_ext.recipes import Batch, Plain
 
 SIZE = 16  # the smallest images that conv4 takes
 
@@ -32,6 +33,20 @@ def small_splits(*, size: int = SIZE) -> Splits:
 def small_batch(classes: int = 4, per_class: int = 2) -> tuple[Tensor, Tensor]:
     images = image_set(classes, per_class, seed=7)
     return images.floats(), images.labels
+
+
+class InterruptedPlain(Plain):
+    """Plain training that Ctrl-C hits within a step, counted from 1."""
+
+    def __init__(self, *, at: int) -> None:
+        super().__init__()
+        self._left = at
+
+    def step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        self._left -= 1
+        if self._left == 0:
+            raise KeyboardInterrupt
+        return super().step(model, batch)
 
 
 class RecordingLoss:

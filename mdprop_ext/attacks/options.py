@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from mdprop_ext._arguments import check_integer
+from mdprop_ext._arguments import check_integer, check_number
 from mdprop_ext.attacks.model_state import BatchNormMode
 from mdprop_ext.attacks.projections import Bound, Scalars
 
@@ -66,7 +66,7 @@ class AttackOptions:
         object.__setattr__(self, "bounds", _ordered_bounds(self.bounds))
         object.__setattr__(self, "mask", _boolean(self.mask))
         if self.momentum is not None:
-            _check_number("momentum", self.momentum)
+            check_number("momentum", self.momentum, least=0)
         if self.early_stop and self.bn_mode != "running":
             # Statistics of a batch from which samples are taken out would change those that stay.
             raise ValueError(f"early_stop: expected bn_mode='running' beside it, got {self.bn_mode!r}")
@@ -132,14 +132,7 @@ def _lengths(name: str, value: Scalars) -> Scalars:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number or a tensor [N], got {type(value).__name__}")
-    return _check_number(name, value)
-
-
-def _check_number(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name}: expected a finite number >= 0, got {value}")
+    check_number(name, value, least=0)
     return float(value)
 
 

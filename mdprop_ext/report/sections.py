@@ -65,8 +65,6 @@ def robust_section(metrics: Mapping[str, Any], pictures: Mapping[str, bytes], *,
     protocol = table("The fixed protocol: Recall@1 at eps 16/255, 5 steps", header, rows)
     explained = paragraph(_ATTACK_PROTOCOL)
     grid = metrics["robust_grid"]
-    if not grid:
-        return section("Under attack", explained, protocol, robustness_picture(pictures))
     title = "The attacks that were asked for" if grid_first else "More attacks"
     measured = join(
         paragraph(_GRID_PROTOCOL),

@@ -114,6 +114,7 @@ def test_a_file_as_output_folder(data: Path, tmp_path: Path, capsys: pytest.Capt
         (["--checkpoint", "/nowhere", "--eps", "-4"], "eps: expected a radius from 0 to 255, in 1/255, got -4"),
         (["--checkpoint", "/nowhere", "--eps", "8,0.03"], "got 0.03: write 8 for 8/255"),
         (["--checkpoint", "/nowhere", "--steps", "-1"], "steps: expected at least 0, got -1"),
+        (["--checkpoint", "/nowhere", "--steps", "5,x"], "steps: expected values separated by commas, got '5,x'"),
         (["--checkpoint", "/nowhere", "--test", "x"], "data: expected one of digits, omniglot, folder"),
     ],
 )

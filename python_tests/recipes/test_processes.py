@@ -70,6 +70,13 @@ def test_only_one_process_alone_saves_when_interrupted(outcomes: list[dict[str, 
     assert interrupted_steps() == [1, 2, 3]
 
 
+def test_the_first_process_tells_what_an_interrupted_run_leaves(folder: Path, outcomes: list[dict[str, Any]]) -> None:
+    out = folder / "interrupted"
+    saved = f"interrupted at step 2: the model is saved in '{out}', --resume goes on"
+    assert outcomes[0]["interrupted"] == [saved, "interrupted"]
+    assert json.loads((out / "config.json").read_text())["step"] == 2
+
+
 def test_two_processes_compute_what_one_does(outcomes: list[dict[str, Any]]) -> None:
     # With the pairs of all processes and no batch norm.
     assert outcomes[0]["losses"] == pytest.approx(joined_losses(), rel=1e-4)

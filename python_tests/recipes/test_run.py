@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from recipe_cases import small_splits
+from recipe_cases import InterruptedPlain, small_splits
 
 from mdprop_ext.recipes import (
     MDProp,
@@ -62,6 +62,12 @@ def test_an_interrupted_run_saves_its_model_and_has_no_metrics(tmp_path: Path) -
         run_training(Plain(), small_splits(), CONFIG, tmp_path, observe=interrupt)
     assert load_checkpoint(tmp_path)[1].step == 2
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_an_interrupt_before_the_first_step_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RunInterrupted, match="interrupted before the first step: nothing was written"):
+        run_training(InterruptedPlain(at=1), small_splits(), CONFIG, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_interrupted_evaluation_keeps_the_best_model(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_settings_reach_the_configuration_that_has_the_field() -> None:
         ("steps=0", "steps: expected at least 1, got 0"),
         ("epochs=-1", "epochs: expected at least 1, got -1"),
         ("learning_rate=0", "learning_rate: expected a number above 0"),
-        ("learning_rate=inf", "learning_rate: expected at least 0"),
+        ("learning_rate=inf", "learning_rate: expected a finite number >= 0"),
         ("model=vgg", "model: expected one of conv4, resnet18, resnet50 or module:factory, got 'vgg'"),
         ("criterion=arcfase", "criterion: expected one of multi_similarity, .*, got 'arcfase', did you mean 'arcface'"),
         ("amp=fp16", "amp: expected one of none, bf16, got 'fp16'"),

@@ -19,6 +19,12 @@ def test_learning_rate_schedules() -> None:
     assert [linear.learning_rate_at(step, 4) for step in (1, 2, 3, 4)] == pytest.approx([0.1, 0.075, 0.05, 0.025])
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "clip_norm"])
+def test_numbers_are_no_texts(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}: expected a number, got str"):
+        TrainConfig(**{name: "0.1"})
+
+
 @pytest.mark.parametrize(("name", "size"), [("conv4", 16), ("resnet18", 16), ("resnet18", 96), ("resnet50", 96)])
 def test_models_embed(name: str, size: int) -> None:
     model = TrainConfig(model=name, embedding_dim=8).build_model(3, size).eval()
