@@ -52,6 +52,7 @@ class _MultiBatchNorm(_BatchNorm):
         sync: bool = False,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
+        _check.momentum_and_eps(momentum, eps)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         if not bias:  # not left to nn.BatchNorm2d, which takes the argument from torch 2.13 on
             self.register_parameter("bias", None)
@@ -254,8 +255,8 @@ class MultiBatchNorm2d(_MultiBatchNorm, nn.BatchNorm2d):
 
     Args:
         num_features: Channels C.
-        eps: Added to the variance, > 0.
-        momentum: Weight of the new statistics in the running ones; None for the average over all batches.
+        eps: Added to the variance, >= 0.
+        momentum: Weight of the new statistics in the running ones, in [0, 1]; None for the average over all batches.
         affine: Whether to learn a scale and a shift.
         track_running_stats: Whether to keep running statistics for evaluation.
         device: Device of parameters and buffers.
@@ -269,8 +270,9 @@ class MultiBatchNorm2d(_MultiBatchNorm, nn.BatchNorm2d):
         process_group: The processes to synchronise with; None for all.
 
     Raises:
-        TypeError: If ``branches`` holds something else than strings.
-        ValueError: If names repeat, there is no branch, the activation is unknown, or a group comes without ``sync``.
+        TypeError: If ``branches`` holds something else than strings, or a number is none.
+        ValueError: If names repeat, there is no branch, the activation is unknown, a number is out of range, or a group
+            comes without ``sync``.
 
     Example:
         >>> layer = MultiBatchNorm2d(64, branches=("clean", "adv"))

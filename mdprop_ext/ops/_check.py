@@ -33,6 +33,17 @@ def number(name: str, value: object) -> None:
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
 
 
+def momentum_and_eps(momentum: float | None, eps: float) -> None:
+    """Raises unless the numbers suit batch norm: ``momentum`` None or in [0, 1], ``eps`` >= 0."""
+    if momentum is not None:
+        number("momentum", momentum)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum: expected a number in [0, 1], got {momentum}")
+    number("eps", eps)
+    if not eps >= 0:
+        raise ValueError(f"eps: expected a number >= 0, got {eps}")
+
+
 def size(name: str, value: object) -> None:
     """Raises unless ``value`` is an int in [1, 2^31 - 1)."""
     if not isinstance(value, int) or isinstance(value, bool):

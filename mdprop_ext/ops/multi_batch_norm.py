@@ -226,13 +226,7 @@ def _check_options(
         raise ValueError("running_mean, running_var: expected both or neither")
     if momentum is None and training and running_mean is not None:
         raise ValueError("momentum: expected a number in [0, 1]; None needs the counters of nn.MultiBatchNorm2d")
-    if momentum is not None:
-        _check.number("momentum", momentum)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum: expected a number in [0, 1], got {momentum}")
-    _check.number("eps", eps)
-    if not eps >= 0:
-        raise ValueError(f"eps: expected a number >= 0, got {eps}")
+    _check.momentum_and_eps(momentum, eps)
 
 
 def _check_tensors(

@@ -253,6 +253,10 @@ def test_torch_cannot_drop_the_branches_by_its_own_conversion():
         ({"num_branches": 2.0}, TypeError, "num_branches must be a whole number, got 2.0"),
         ({"num_branches": True}, TypeError, "num_branches must be a whole number, got True"),
         ({"activation": "gelu"}, ValueError, "activation"),
+        ({"eps": ("main", "adv")}, TypeError, "eps: expected a number, got tuple"),
+        ({"eps": -1e-5}, ValueError, "eps: expected a number >= 0, got -1e-05"),
+        ({"momentum": "0.1"}, TypeError, "momentum: expected a number, got str"),
+        ({"momentum": 1.1}, ValueError, r"momentum: expected a number in \[0, 1\], got 1.1"),
     ],
 )
 def test_wrong_options(options, error, message):
