@@ -128,6 +128,27 @@ def test_two_calls_before_one_backward() -> None:
     assert leaf.grad.isfinite().all()
 
 
+class LossByClassWeights(ContrastiveLoss):
+    """A loss whose backward pass needs the labels of the queue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.tensor([1.0, 2.0], requires_grad=True)
+
+    def forward(self, embeddings: Tensor, labels: Tensor, *others: Any) -> Tensor:
+        return super().forward(embeddings, labels, *others) * self.weights[others[-1]].sum()
+
+
+def test_labels_of_the_queue_may_wait_for_the_backward_pass() -> None:
+    loss = LossByClassWeights()
+    queue = memory(loss, size=4)
+    zeros, ones = batch([0, 0], seed=1), batch([1, 1, 1, 1], seed=2)
+    total = queue(*zeros) + 0 * queue(*ones)
+    total.backward()
+    assert loss.weights.grad[0] > 0
+    assert loss.weights.grad[1] == 0
+
+
 def test_half_types_and_autocast_leave_the_queue_in_float32() -> None:
     embeddings, labels = batch([0, 0, 1, 1])
     for loss in (ContrastiveLoss(), peer("losses").MultiSimilarityLoss()):

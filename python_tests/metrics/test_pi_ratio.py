@@ -47,6 +47,12 @@ def test_tight_classes_are_resolved() -> None:
     assert ratio == pytest.approx((1 - math.cos(angle)) / 2, rel=1e-6)
 
 
+def test_equal_images_are_at_distance_zero_whatever_the_rounding() -> None:
+    # Unit vectors of (1, 1, 1) in float64 are a little too long.
+    embeddings = torch.tensor([[1.0, 1, 1], [1, 1, 1], [1, 1, 1], [1, 0, 0]])
+    assert pi_ratio(embeddings, torch.tensor([0, 0, 0, 1])) == 0
+
+
 def test_zero_vector_is_at_distance_one() -> None:
     embeddings = torch.tensor([[1.0, 0], [0, 0], [0, 1], [0, 1]])
     assert pi_ratio(embeddings, torch.tensor([0, 0, 1, 1])) == pytest.approx(0.5)
