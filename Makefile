@@ -66,15 +66,14 @@ endef
 export USABLE_ISAS
 
 # The kernels of the CPU, on every instruction set that the processor has: their C++ tests under AddressSanitizer and
-# UndefinedBehaviorSanitizer and under ThreadSanitizer, then the ops' tests in Python with a sanitized module, but for
-# test_sizes, whose process is ended: probably there is no room for the shadow of the memory that it maps.
+# UndefinedBehaviorSanitizer and under ThreadSanitizer, then the ops' tests in Python with a sanitized module.
 sanitize: $(CPP_BUILD)/.built $(THREAD_BUILD)/.built $(SANITIZED_BUILD)/.built
 	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure -LE emulated
 	$(BIN)/ctest --test-dir $(THREAD_BUILD) --output-on-failure
 	export PYTHONPATH=$(abspath $(SANITIZED_BUILD)/lib); \
 	for isa in $$($(SANITIZED) $(BIN)/python -c "$$USABLE_ISAS"); do \
 	  MDPROP_CPU_ISA=$$isa $(SANITIZED) $(BIN)/pytest -q -o pythonpath=python_tests \
-	    python_tests/test_op_contract.py python_tests/ops --ignore=python_tests/ops/test_sizes.py || exit; \
+	    python_tests/test_op_contract.py python_tests/ops || exit; \
 	done
 
 $(THREAD_BUILD)/.built: $(VENV)/.dev $(BUILD_FILES) $(wildcard csrc/tests/*)
