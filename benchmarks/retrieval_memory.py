@@ -33,6 +33,9 @@ MEASURES: dict[str, Callable[[Tensor, Tensor, Tensor], dict[str, float]]] = {
     "retrieval_metrics": lambda embeddings, codes, labels: metrics.retrieval_metrics(
         embeddings, labels, include=["precision", "r_precision"]
     ),
+    "retrieval_metrics of whole rankings": lambda embeddings, codes, labels: metrics.retrieval_metrics(
+        embeddings, labels, include=["map", "mrr"]
+    ),
     "hamming_metrics": lambda embeddings, codes, labels: metrics.hamming_metrics(codes, labels, bits=BITS),
 }
 
@@ -102,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     found = [measure_apart(name, options.items) for name in MEASURES]
     for row in found:
-        print(f"{row['measure']:<18} {row['peak_bytes_beyond'] / 2**20:7.0f} MiB beyond embeddings, codes and labels")
+        print(f"{row['measure']:<35} {row['peak_bytes_beyond'] / 2**20:7.0f} MiB beyond embeddings, codes and labels")
     if options.json:
         sizes = class_sizes(options.items, round(options.items * CLASSES / ITEMS))
         content = {

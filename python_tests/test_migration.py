@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mdprop_ext.attacks import PGD
+from mdprop_ext.attacks import FGSM, MIFGSM, PGD
 from mdprop_ext.nn import MultiBatchNorm2d, use_branches
 
 
@@ -67,13 +71,26 @@ def test_a_split_norm_evaluates_and_loads_alike(split_norm):
     SplitNorm(4, 3).double().load_state_dict(layer.state_dict())
 
 
-def attack_loop(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, alpha: float, steps: int) -> Tensor:
-    """PGD as it is usually written: mean loss, sign, two clamps."""
-    adversarial = images
+def linf_loop(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    alpha: float,
+    steps: int,
+    decay: float | None = None,
+    sign: int = 1,
+) -> Tensor:
+    """PGD as it is usually written: mean loss, sign, two clamps; with ``decay`` over a velocity."""
+    adversarial, velocity = images, torch.zeros_like(images)
     for _ in range(steps):
         adversarial = adversarial.detach().requires_grad_()
-        loss = nn.functional.cross_entropy(model(adversarial), labels)
+        loss = sign * nn.functional.cross_entropy(model(adversarial), labels)
         (gradient,) = torch.autograd.grad(loss, adversarial)
+        if decay is not None:
+            velocity = decay * velocity + gradient / gradient.abs().mean((1, 2, 3), keepdim=True)
+            gradient = velocity
         stepped = adversarial.detach() + alpha * gradient.sign()
         adversarial = (images + (stepped - images).clamp(-eps, eps)).clamp(0, 1)
     return adversarial
@@ -92,23 +109,103 @@ def l2_loop(model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, alp
     return adversarial
 
 
+def least_likely_loop(model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    unlikely = [min({*range(5)} - {label}, key=row.__getitem__) for row, label in zip(model(images), labels.tolist())]
+    return linf_loop(model, images, torch.tensor(unlikely), sign=-1, **options)
+
+
+def normalised_loop(model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    return linf_loop(lambda pixels: model((pixels - MEAN) / STD), images, labels, **options)
+
+
+LINF: dict[str, Any] = {"eps": 8 / 256, "alpha": 2 / 256, "steps": 7}
+L2: dict[str, Any] = {"eps": 0.5, "alpha": 0.2, "steps": 5}
+PLAIN: dict[str, Any] = {"random_start": False, "keep_best": False}
+LABELS, TARGETS = torch.tensor([0, 3, 1, 2]), torch.tensor([4, 1, 0, 3])
+MEAN, STD = 0.5, 0.25
+
+
+def least_likely(logits: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    return logits.scatter(1, labels[:, None], torch.inf).argmin(1)
+
+
+def by_label(attack: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    attack.set_mode_targeted_by_label(quiet=True)
+    return lambda images, labels: attack(images, TARGETS)
+
+
+def to_least_likely(attack: Any) -> Any:
+    attack.set_mode_targeted_least_likely(quiet=True)
+    return attack
+
+
+def on_normalised(attack: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    attack.set_normalization_used(mean=[MEAN] * 3, std=[STD] * 3)
+    return lambda images, labels: attack((images - MEAN) / STD, labels) * STD + MEAN
+
+
+# Rows of the guide's table: our attack, the loop that people write, and what they say to torchattacks.
+ROWS: dict[str, tuple[Callable[..., Any], Callable[..., Tensor], Callable[..., Any]]] = {
+    "PGD": (
+        lambda model: PGD(model, **LINF, **PLAIN),
+        partial(linf_loop, **LINF),
+        lambda peer, model: peer.PGD(model, **LINF, random_start=False),
+    ),
+    "PGDL2": (
+        lambda model: PGD(model, norm="l2", **L2, **PLAIN),
+        partial(l2_loop, **L2),
+        lambda peer, model: peer.PGDL2(model, **L2, random_start=False),
+    ),
+    "FGSM": (
+        lambda model: FGSM(model, eps=8 / 256),
+        partial(linf_loop, eps=8 / 256, alpha=8 / 256, steps=1),
+        lambda peer, model: peer.FGSM(model, eps=8 / 256),
+    ),
+    "MIFGSM": (
+        lambda model: MIFGSM(model, **LINF, decay=0.5),
+        partial(linf_loop, **LINF, decay=0.5),
+        lambda peer, model: peer.MIFGSM(model, **LINF, decay=0.5),
+    ),
+    "targeted by label": (
+        lambda model: PGD(model, **LINF, **PLAIN, target=TARGETS),
+        lambda model, images, labels: linf_loop(model, images, TARGETS, sign=-1, **LINF),
+        lambda peer, model: by_label(peer.PGD(model, **LINF, random_start=False)),
+    ),
+    "targeted, least likely": (
+        lambda model: PGD(model, **LINF, **PLAIN, target=least_likely),
+        partial(least_likely_loop, **LINF),
+        lambda peer, model: to_least_likely(peer.PGD(model, **LINF, random_start=False)),
+    ),
+    "normalised inputs": (
+        lambda model: PGD(model, **LINF, **PLAIN, mean=MEAN, std=STD),
+        partial(normalised_loop, **LINF),
+        lambda peer, model: on_normalised(peer.PGD(model, **LINF, random_start=False)),
+    ),
+}
+
+
 @pytest.fixture
 def problem():
     model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(392, 5))
     # On this grid, and with steps on it, every sum of the loop is exact: rounding cannot tell the two apart.
-    images = torch.randint(257, (4, 3, 16, 16)) / 256
-    return model, images, torch.tensor([0, 3, 1, 2])
+    return model, torch.randint(257, (4, 3, 16, 16)) / 256, LABELS
 
 
-def test_the_usual_loop_gives_the_same_bits(problem):
-    options = {"eps": 8 / 256, "alpha": 2 / 256, "steps": 7}
-    ours = PGD(problem[0], random_start=False, keep_best=False, **options)(*problem[1:])
-    theirs = attack_loop(*problem, **options)
-    assert torch.equal(ours, theirs)
-    assert not torch.equal(ours, problem[1])
+def assert_same(row: str, ours: Tensor, theirs: Tensor, images: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 if row == "PGDL2" else 0)
+    assert not torch.equal(ours, images)
 
 
-def test_the_usual_loop_in_l2_gives_the_same_numbers(problem):
-    options = {"eps": 0.5, "alpha": 0.2, "steps": 5}
-    ours = PGD(problem[0], norm="l2", random_start=False, keep_best=False, **options)(*problem[1:])
-    torch.testing.assert_close(ours, l2_loop(*problem, **options), rtol=0, atol=1e-5)
+@pytest.mark.parametrize("row", ROWS)
+def test_the_usual_loop_gives_the_same_numbers(row, problem):
+    model, images, labels = problem
+    ours, loop, _ = ROWS[row]
+    assert_same(row, ours(model)(images, labels), loop(model, images, labels), images)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_torchattacks_itself_gives_the_same_numbers(row, problem):
+    torchattacks = pytest.importorskip("torchattacks")
+    model, images, labels = problem
+    ours, _, theirs = ROWS[row]
+    assert_same(row, ours(model)(images, labels), theirs(torchattacks, model)(images, labels), images)
