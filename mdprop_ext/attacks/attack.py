@@ -114,7 +114,8 @@ class Attack:
 
         Raises:
             TypeError: If ``x`` is not a floating-point tensor.
-            ValueError: If shapes disagree, or the objective gives anything but one differentiable value a sample.
+            ValueError: If shapes disagree, a class is none of the model's, or the objective gives anything but one
+                differentiable value a sample.
         """
         self._check_batch(x, y)
         if self.options.inert or len(x) == 0:
@@ -135,7 +136,8 @@ class Attack:
 
         Raises:
             TypeError: If ``x`` is not a floating-point tensor.
-            ValueError: If shapes disagree, or the objective gives anything but one differentiable value a sample.
+            ValueError: If shapes disagree, a class is none of the model's, or the objective gives anything but one
+                differentiable value a sample.
         """
         self._check_batch(x, y)
         if len(x) == 0:

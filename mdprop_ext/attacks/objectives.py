@@ -52,7 +52,12 @@ class CrossEntropy:
         return f"CrossEntropy(targeted={self.targeted})"
 
     def __call__(self, output: Any, targets: Any) -> Tensor:
-        """Values ``[N]`` of logits ``[N, K]`` and classes int64 ``[N]``."""
+        """Values ``[N]`` of logits ``[N, K]`` and classes int64 ``[N]``.
+
+        Raises:
+            TypeError: If logits or classes are something else.
+            ValueError: If a class is not from 0 to K - 1; on a GPU, which is not waited for, torch asserts it.
+        """
         logits, classes = rows_of_output(output, "logits"), self._classes(targets)
         check_columns(self._source, classes, logits)
         loss = F.cross_entropy(logits, classes, reduction="none")
