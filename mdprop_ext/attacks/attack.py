@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mdprop_ext._arguments import check_seed
 from mdprop_ext.attacks.aim import Aim
+from mdprop_ext.attacks.batch_checks import check_batch, warn_of_pixels
 from mdprop_ext.attacks.description import described, short
 from mdprop_ext.attacks.engine import AttackState, Observer, Problem, search
 from mdprop_ext.attacks.model_state import (
@@ -28,7 +29,7 @@ from mdprop_ext.attacks.options import AttackOptions, warn_if_wider_than_pixels
 from mdprop_ext.attacks.parametrisations import Parametrisation
 from mdprop_ext.attacks.projections import Norm, per_sample
 from mdprop_ext.attacks.result import AttackResult
-from mdprop_ext.attacks.rows import broadcasts, map_tensors
+from mdprop_ext.attacks.rows import map_tensors
 from mdprop_ext.nn import use_branch
 from mdprop_ext.ops._check import kernel_memory_format
 
@@ -43,8 +44,8 @@ class Attack:
     asked). It runs under ``torch.no_grad()``, ``torch.inference_mode()`` and autocast; the perturbation keeps the dtype
     of the images, so that autocast leaves it in fp32.
 
-    The first batch is looked at for what mostly goes wrong: a warning tells of images outside the bounds and of samples
-    without any gradient.
+    The first batch is looked at for what mostly goes wrong: a warning tells of images outside the bounds or with NaN in
+    them, and of samples without any gradient.
 
     Args:
         model: The attacked model.
@@ -113,7 +114,8 @@ class Attack:
 
         Raises:
             TypeError: If ``x`` is not a floating-point tensor.
-            ValueError: If shapes disagree, or the objective gives anything but one differentiable value a sample.
+            ValueError: If shapes disagree, a class is none of the model's, or the objective gives anything but one
+                differentiable value a sample.
         """
         self._check_batch(x, y)
         if self.options.inert or len(x) == 0:
@@ -134,7 +136,8 @@ class Attack:
 
         Raises:
             TypeError: If ``x`` is not a floating-point tensor.
-            ValueError: If shapes disagree, or the objective gives anything but one differentiable value a sample.
+            ValueError: If shapes disagree, a class is none of the model's, or the objective gives anything but one
+                differentiable value a sample.
         """
         self._check_batch(x, y)
         if len(x) == 0:
@@ -158,12 +161,7 @@ class Attack:
         return {"attack": type(self).__name__, **dict(zip(names, map(described, parts), strict=True)), **options}
 
     def __repr__(self) -> str:
-        shown = {"model": type(self.model).__name__}
-        for field in fields(self.options):
-            value = getattr(self.options, field.name)
-            if field.default is MISSING or short(value) != short(field.default):  # tensors compare value by value
-                shown[field.name] = short(value)
-        shown["norm"] = self.norm.name
+        shown = {"model": type(self.model).__name__, **self.options.shown(), "norm": self.norm.name}
         if self.target is not None:
             shown["target"] = short(self.target)
         shown["objective"] = short(self.objective)
@@ -260,31 +258,6 @@ class Attack:
         return torch.where(per_sample((eps > 0).to(x.device), x), images, x)
 
     def _check_batch(self, x: Tensor, y: Any) -> None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"x: expected a floating-point tensor, got {got}")
-        if x.dim() < 2:
-            raise ValueError(f"x: expected a batch [N, *] of two dimensions or more, got shape {list(x.shape)}")
-        rows = {"y": y, "target": self.target, "eps": self.options.eps, "alpha": self.options.alpha}
-        for name, value in rows.items():
-            if isinstance(value, Tensor) and (value.dim() == 0 or len(value) != len(x)):
-                if name == "y" and x.dim() == 3:  # one image, most likely
-                    labels = f"beside y of shape {list(value.shape)}"
-                    raise ValueError(f"x: expected a batch [N, C, H, W], got shape {list(x.shape)} {labels}")
-                raise ValueError(f"{name}: expected one row a sample, {len(x)} in all, got shape {list(value.shape)}")
-        for name, value in (("mask", self.options.mask), *(("bounds", bound) for bound in self.options.bounds)):
-            if isinstance(value, Tensor) and not broadcasts(value, x):
-                raise ValueError(
-                    f"{name}: expected a tensor that broadcasts to x {list(x.shape)}, got {list(value.shape)}"
-                )
+        check_batch(x, y, target=self.target, options=self.options)
         if self._first_batch:
-            self._warn_if_outside(x)
-
-    def _warn_if_outside(self, x: Tensor) -> None:
-        lower, upper = (v.to(x) if isinstance(v, Tensor) else v for v in self.options.bounds)
-        if bool(((x < lower) | (x > upper)).any()):
-            warnings.warn(
-                f"x has values from {float(x.min()):.4g} to {float(x.max()):.4g}, outside the attack's bounds, to "
-                "which its result is clipped; for normalised images pass pixels and give the attack mean= and std=",
-                stacklevel=4,
-            )
+            warn_of_pixels(x, self.options, stacklevel=3)

@@ -130,7 +130,7 @@ class Found:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttackState:
     """Where an attack stands before a step.
 
@@ -147,6 +147,10 @@ class AttackState:
     images: Tensor
     values: Tensor
     gradient: Tensor | None
+
+    def __repr__(self) -> str:
+        objective = float(self.values.double().mean())
+        return f"AttackState(restart {self.restart}, {len(self.rows)} samples, mean objective {objective:.4g})"
 
 
 #: ``observe(step, state)``: called for each point that is evaluated, with the gradient steps taken so far.

@@ -24,14 +24,16 @@ class FeaturePush(Attack):
     .. math:: \max_{\lVert x - x_0 \rVert \le \epsilon} \; \frac1T \sum_{t=1}^T \lVert f(x) - a_t \rVert_2^2
 
     It needs neither labels nor other images. Without ``anchors`` the only anchor is :math:`f(x_0)`, computed once
-    through the same branch. Success: the embedding ends further from its anchors than that of the clean image was.
+    through the same branch. Success: the embedding ends further from its anchors than that of the clean image was. As
+    the first step does that almost always, there is no ``early_stop``.
 
     Args:
         model: The attacked model, which gives embeddings ``[N, D]``.
         anchors: Embeddings or codes ``[N, D]`` or ``[N, T, D]`` to leave; or a rule
             ``(clean_output, y, generator) -> anchors``, such as ``lambda output, y, generator: class_centres[y]``. None
             means the clean image's own embedding.
-        eps: Radius in pixel units of ``bounds``: a number or ``[N]``.
+        eps: Radius in pixel units of ``bounds``: a number or ``[N]``. The default is one of linf, next to nothing in
+            l2 and l1; see :class:`PGD` for customary radii there.
         alpha: Length of a step in the same units; None means ``eps`` for one step and ``2.5 * eps / steps`` for more.
         steps: Number of gradient steps; 0 returns the input.
         random_start: Whether to start uniformly in the ball instead of at the image. Without anchors it must: the

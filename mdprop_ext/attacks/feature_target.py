@@ -33,7 +33,8 @@ class FeatureTargetAttack(Attack):
         targets: Number of targets T of each image, >= 1; distinct while the batch has enough images of other labels.
             Or the targets themselves: embeddings or codes ``[N, D]`` or ``[N, T, D]``, or a rule
             ``(clean_output, y, generator) -> embeddings``.
-        eps: Radius in pixel units of ``bounds``: a number or ``[N]``.
+        eps: Radius in pixel units of ``bounds``: a number or ``[N]``. The default is one of linf, next to nothing in
+            l2 and l1; see :class:`PGD` for customary radii there.
         alpha: Length of a step in the same units; None means ``eps`` for one step and ``2.5 * eps / steps`` for more.
         steps: Number of gradient steps; 0 returns the input.
         random_start: Whether to start uniformly in the ball instead of at the image.

@@ -28,7 +28,8 @@ class FGSM(Attack):
 
     Args:
         model: The attacked model, in any mode; its output is whatever the objective takes.
-        eps: Radius and length of the step in pixel units of ``bounds``: a number or ``[N]``.
+        eps: Radius and length of the step in pixel units of ``bounds``: a number or ``[N]``. The default is one of
+            linf, next to nothing in l2 and l1; see :class:`PGD` for customary radii there.
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         objective: ``(output, targets) -> [N]``, maximised; None means :class:`CrossEntropy`, targeted where ``target``
             is given.

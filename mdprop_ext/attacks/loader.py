@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from mdprop_ext._arguments import check_seed
-from mdprop_ext._files import check_output_folder, write_bytes, write_json
+from mdprop_ext._files import check_output_folder, remove_leftovers, write_bytes, write_json
 from mdprop_ext._optional import require
 from mdprop_ext.attacks.attack import Attack
 from mdprop_ext.attacks.batches import unpack_batch
-from mdprop_ext.attacks.description import digest
+from mdprop_ext.attacks.description import digest, short
 from mdprop_ext.attacks.model_state import child_seed
 from mdprop_ext.attacks.result import AttackResult
 from mdprop_ext.attacks.rows import map_tensors
@@ -27,7 +27,7 @@ _FORMAT = 1
 _SETTINGS = "settings.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttackedBatch:
     """One batch of a loader after the attack, on the CPU.
 
@@ -40,6 +40,10 @@ class AttackedBatch:
     index: int
     y: Any
     result: AttackResult
+
+    def __repr__(self) -> str:
+        y = short(self.y) if self.y is None or isinstance(self.y, Tensor) else type(self.y).__name__
+        return f"AttackedBatch(index={self.index}, y={y}, result={self.result})"
 
 
 def attack_loader(
@@ -72,6 +76,7 @@ def attack_loader(
 
     Raises:
         ImportError: If ``progress`` is asked for and rich is not installed.
+        TypeError: If ``attack`` is not an attack.
         ValueError: If ``out`` holds results of other settings, weights or seed, or of other batches, or something that
             is not a result; if a batch has no labels where the attack needs them; if ``bn_mode`` is ``"train"``, where
             a result depends on the batches before it.
@@ -80,6 +85,8 @@ def attack_loader(
         >>> for batch in attack_loader(PGD(model), loader, out="runs/pgd"):
         ...     print(batch.index, batch.result)
     """
+    if not isinstance(attack, Attack):
+        raise TypeError(f"attack: expected an attack such as PGD(model), got {type(attack).__name__}")
     check_seed(seed)
     if attack.options.bn_mode == "train":
         raise ValueError(
@@ -130,8 +137,7 @@ class _Store:
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         check_output_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob(".batch-*.pt.*"):  # what a kill left of a file that was being written
-            stale.unlink(missing_ok=True)
+        remove_leftovers(folder)
         self._folder = folder
         path = folder / _SETTINGS
         if not path.exists():

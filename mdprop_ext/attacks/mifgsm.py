@@ -29,7 +29,8 @@ class MIFGSM(Attack):
 
     Args:
         model: The attacked model, in any mode; its output is whatever the objective takes.
-        eps: Radius in pixel units of ``bounds``: a number or ``[N]``.
+        eps: Radius in pixel units of ``bounds``: a number or ``[N]``. The default is one of linf, next to nothing in
+            l2; see :class:`PGD` for customary radii there.
         alpha: Length of a step in the same units; None means ``eps / steps``, as in the paper.
         steps: Number of gradient steps; 0 returns the input.
         decay: Decay factor of the velocity, >= 0; 0 forgets each gradient after its step.

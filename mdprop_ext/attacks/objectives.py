@@ -52,14 +52,32 @@ class CrossEntropy:
         return f"CrossEntropy(targeted={self.targeted})"
 
     def __call__(self, output: Any, targets: Any) -> Tensor:
-        """Values ``[N]`` of logits ``[N, K]`` and classes int64 ``[N]``."""
-        loss = F.cross_entropy(rows_of_output(output, "logits"), _classes(targets), reduction="none")
+        """Values ``[N]`` of logits ``[N, K]`` and classes int64 ``[N]``.
+
+        Raises:
+            TypeError: If logits or classes are something else.
+            ValueError: If a class is not from 0 to K - 1; on a GPU, which is not waited for, torch asserts it.
+        """
+        logits, classes = rows_of_output(output, "logits"), self._classes(targets)
+        check_columns(self._source, classes, logits)
+        loss = F.cross_entropy(logits, classes, reduction="none")
         return -loss if self.targeted else loss
 
     def success(self, clean_output: Any, output: Any, targets: Any) -> Tensor:
         """Whether the prediction left the label, or reached the target."""
-        reached = rows_of_output(output, "logits").argmax(dim=1) == _classes(targets)
+        reached = rows_of_output(output, "logits").argmax(dim=1) == self._classes(targets)
         return reached if self.targeted else ~reached
+
+    @property
+    def _source(self) -> str:
+        """The argument of the attack that the classes come from."""
+        return "target" if self.targeted else "y"
+
+    def _classes(self, targets: Any) -> Tensor:
+        if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.dtype != torch.int64:
+            got = f"{targets.dtype} {list(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
+            raise TypeError(f"{self._source}: cross entropy expects classes as int64 [N], got {got}")
+        return targets
 
 
 class FeatureTarget:
@@ -144,11 +162,20 @@ def rows_of_output(output: Any, meaning: str) -> Tensor:
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
-def _classes(targets: Any) -> Tensor:
-    if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.dtype != torch.int64:
-        got = f"{targets.dtype} {list(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
-        raise TypeError(f"y: cross entropy expects classes as int64 [N], got {got}")
-    return targets
+def check_columns(name: str, classes: Tensor, logits: Tensor) -> None:
+    """Raises unless ``logits [N, K]`` have a column for each of ``classes [N]``.
+
+    Only classes on the CPU are looked at: a GPU would have to be waited for.
+
+    Raises:
+        ValueError: If a class is negative or not less than K.
+    """
+    if classes.device.type != "cpu":
+        return
+    columns = logits.shape[1]
+    outside = classes[(classes < 0) | (classes >= columns)]
+    if len(outside):
+        raise ValueError(f"{name}: expected classes from 0 to {columns - 1}, the columns of logits, got {outside[0]}")
 
 
 def _known_distance(distance: DistanceName) -> DistanceName:

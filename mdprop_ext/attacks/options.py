@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import get_args
 
 import torch
 from torch import Tensor
 
 from mdprop_ext._arguments import check_integer, check_number
+from mdprop_ext.attacks.description import short
 from mdprop_ext.attacks.model_state import BatchNormMode
 from mdprop_ext.attacks.projections import Bound, Scalars
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class AttackOptions:
     """How the engine searches.
 
@@ -76,6 +77,18 @@ class AttackOptions:
         """Whether no sample can change."""
         eps_is_zero = bool((self.eps == 0).all()) if isinstance(self.eps, Tensor) else self.eps == 0
         return self.steps == 0 or eps_is_zero
+
+    def shown(self) -> dict[str, str]:
+        """The options without a default or other than it, each as one word or so."""
+        shown = {}
+        for field in fields(self):
+            value = short(getattr(self, field.name))  # as text, since tensors compare value by value
+            if field.default is MISSING or value != short(field.default):
+                shown[field.name] = value
+        return shown
+
+    def __repr__(self) -> str:
+        return f"AttackOptions({', '.join(f'{name}={text}' for name, text in self.shown().items())})"
 
 
 def warn_if_wider_than_pixels(options: AttackOptions, *, stacklevel: int) -> None:

@@ -7,7 +7,13 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mdprop_ext.nn.normalized import ChannelValues, along_channels, channel_values, positive
+from mdprop_ext.nn.normalized import (
+    ChannelValues,
+    along_channels,
+    channel_values,
+    check_same_channels,
+    positive,
+)
 
 ModelInput = Callable[[Tensor], Tensor]  # point [N, *] -> model input [N, *]
 
@@ -30,7 +36,8 @@ class Pixels:
         std: One positive number or one a channel, in pixel units; None means 1.
 
     Raises:
-        ValueError: If ``std`` is not positive, or there are no values.
+        ValueError: If ``std`` is not positive, there are no values, or ``mean`` and ``std`` are of different numbers of
+            channels.
 
     Example:
         >>> images = torch.ones(1, 3, 2, 2)
@@ -41,6 +48,8 @@ class Pixels:
     def __init__(self, mean: ChannelValues | None = None, std: ChannelValues | None = None) -> None:
         self._mean = None if mean is None else channel_values("mean", mean)
         self._std = None if std is None else positive("std", channel_values("std", std))
+        if self._mean is not None and self._std is not None:
+            check_same_channels(self._mean, self._std)
 
     def __repr__(self) -> str:
         mean, std = (None if values is None else values.tolist() for values in (self._mean, self._std))

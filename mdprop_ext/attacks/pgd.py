@@ -30,8 +30,10 @@ class PGD(Attack):
 
     Args:
         model: The attacked model, in any mode; its output is whatever the objective takes.
-        eps: Radius in pixel units of ``bounds``: a number or ``[N]``.
-        alpha: Length of a step in the same units: a number or ``[N]``.
+        eps: Radius in pixel units of ``bounds``: a number or ``[N]``. The default is one of linf. The other norms add
+            up all pixels, and radii are of another order: for images in [0, 1] customary are 0.5 (32 x 32 pixels) to
+            3.0 (224 x 224) in l2, and about 12 (32 x 32) in l1.
+        alpha: Length of a step in the same units: a number or ``[N]``; give it too where ``norm`` is not linf.
         steps: Number of gradient steps; 0 returns the input.
         random_start: Whether to start uniformly in the ball instead of at the image.
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.

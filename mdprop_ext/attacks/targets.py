@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdprop_ext.attacks.objectives import rows_of_output
+from mdprop_ext.attacks.objectives import check_columns, rows_of_output
 
 
 def least_likely(output: Any, y: Any, generator: torch.Generator) -> Tensor:
@@ -36,12 +36,13 @@ def random_other_class(output: Any, y: Tensor | None, generator: torch.Generator
         Classes int64 ``[N]``.
 
     Raises:
-        ValueError: If there is only one class.
+        ValueError: If there is only one class, or ``y`` holds one that the logits do not have.
     """
     logits = rows_of_output(output, "logits")
     count, classes = logits.shape
     if classes < 2:
         raise ValueError(f"output: expected logits of two classes at least, got {list(logits.shape)}")
     own = logits.argmax(dim=1) if y is None else y
+    check_columns("y", own, logits)
     drawn = torch.randint(classes - 1, (count,), generator=generator, device=logits.device)
     return drawn + (drawn >= own)

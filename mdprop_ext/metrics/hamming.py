@@ -160,6 +160,10 @@ class PrecisionRecallCurve(NamedTuple):
     precision: Tensor
     recall: Tensor
 
+    def __repr__(self) -> str:
+        ends = (f"{name} {values[0]:.4g} to {values[-1]:.4g}" for name, values in self._asdict().items())
+        return f"PrecisionRecallCurve(radius 0 to {len(self.precision) - 1}, {', '.join(ends)})"
+
 
 def hamming_pr_curve(
     query_codes: Tensor,

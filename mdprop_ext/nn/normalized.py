@@ -26,7 +26,8 @@ class Normalized(nn.Module):
 
     Raises:
         TypeError: If ``model`` is not a module, or ``mean`` or ``std`` no numbers.
-        ValueError: If ``std`` is not positive, or there are no values, or one is not finite.
+        ValueError: If ``std`` is not positive, there are no values, one is not finite, or ``mean`` and ``std`` are of
+            different numbers of channels.
 
     Example:
         >>> float(Normalized(nn.Identity(), mean=0.5, std=0.25)(torch.ones(1, 3, 2, 2)).max())
@@ -40,8 +41,10 @@ class Normalized(nn.Module):
         super().__init__()
         _check.module("model", model)
         self.model = model
-        self.register_buffer("mean", channel_values("mean", mean).float(), persistent=False)
-        self.register_buffer("std", positive("std", channel_values("std", std)).float(), persistent=False)
+        means, deviations = channel_values("mean", mean), positive("std", channel_values("std", std))
+        check_same_channels(means, deviations)
+        self.register_buffer("mean", means.float(), persistent=False)
+        self.register_buffer("std", deviations.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Any:
         """The model's output for images ``[N, C, *]`` in pixel units.
@@ -89,6 +92,16 @@ def positive(name: str, values: Tensor) -> Tensor:
     if not bool((values > 0).all()):
         raise ValueError(f"{name}: expected positive values, got {values.tolist()}")
     return values
+
+
+def check_same_channels(mean: Tensor, std: Tensor) -> None:
+    """Raises unless ``mean [C]`` and ``std [C]`` are of one number of channels, or one of them of all.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if len(std) != len(mean) and 1 not in (len(mean), len(std)):
+        raise ValueError(f"std: expected 1 or {len(mean)} values, as many as mean has, got {len(std)}")
 
 
 def along_channels(name: str, values: Tensor, x: Tensor) -> Tensor:

@@ -7,6 +7,11 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from mdprop_ext.attacks import FGSM, MIFGSM, PGD, FeaturePush, FeatureTargetAttack
+
+BUILDERS = (PGD, FGSM, MIFGSM, FeaturePush, FeatureTargetAttack)
+OF_STEPS = (PGD, MIFGSM, FeaturePush, FeatureTargetAttack)
+
 
 class SmallNet(nn.Module):
     """Convolution, batch norm, dropout and a linear head: everything whose state an attack could disturb."""

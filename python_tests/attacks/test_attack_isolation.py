@@ -55,6 +55,19 @@ def test_model_and_random_state_stay_the_same(bn_mode, name, report):
     assert not attacked.requires_grad
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_construction_reads_the_random_state_and_leaves_it_alone(name):
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = attacks(nn.Identity())[name]
+    assert torch.equal(torch.get_rng_state(), state)
+    second = attacks(nn.Identity())[name]
+    assert torch.equal(second.generator.get_state(), first.generator.get_state())
+    torch.rand(1)
+    third = attacks(nn.Identity())[name]
+    assert not torch.equal(third.generator.get_state(), first.generator.get_state())
+
+
 def test_fingerprint_sees_each_kind_of_change():
     def changed(change) -> bool:
         model = prepared_net()

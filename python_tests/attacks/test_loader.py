@@ -96,35 +96,58 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, attack):
 
 
 KILLED = """
-import os, signal, sys, torch
+import os, signal, sys
 from attacks.attack_cases import small_net
 from attacks.test_loader import batches
 from mdprop_ext.attacks import PGD, attack_loader
 
-calls = 0
-def die(step, state):
-    global calls
-    calls += 1
-    if calls == 8:
+def die(source, target):
+    if target.name == "batch-000002.pt":
         os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
 
-for _ in attack_loader(PGD(small_net(), eps=0.1, steps=2, callback=die), batches(), out=sys.argv[1]):
+replace, os.replace = os.replace, die
+for _ in attack_loader(PGD(small_net(), eps=0.1, steps=2), batches(), out=sys.argv[1]):
     pass
 """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+def test_a_run_killed_while_writing_goes_on_bit_for_bit(tmp_path):
     paths = os.pathsep.join([str(ROOT), str(ROOT / "python_tests")])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert_only_whole_files(tmp_path, 2)
-    (tmp_path / ".batch-000002.pt.half").write_bytes(b"as left by a kill while writing")
+    hidden = [path for path in tmp_path.iterdir() if path.name.startswith(".batch-000002.pt.")]
+    assert len(hidden) == 1
+    assert len(list(tmp_path.iterdir())) == 4, "settings, two batches and what was to be the third"
     attack = PGD(small_net(), eps=0.1, steps=2)
     expected = list(attack_loader(attack, batches()))
     assert_equal(list(attack_loader(attack, batches(), out=tmp_path)), expected)
     assert_only_whole_files(tmp_path, 4)
+
+
+@pytest.mark.parametrize("whole", range(4))
+def test_an_interrupt_while_writing_leaves_whole_files_alone(tmp_path, monkeypatch, whole):
+    attack = PGD(small_net(), eps=0.1, steps=2)
+    names = ["settings.json", *(f"batch-{index:06d}.pt" for index in range(3))]
+    list(attack_loader(attack, batches(3), out=tmp_path / "peace"))
+    replace = os.replace
+
+    def interrupted(source, target):
+        if target.name == names[whole]:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    folder = tmp_path / "interrupted"
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(attack_loader(attack, batches(3), out=folder))
+    assert {path.name for path in folder.iterdir()} == set(names[:whole])
+    monkeypatch.undo()
+    list(attack_loader(attack, batches(3), out=folder))
+    for name in names:
+        assert (folder / name).read_bytes() == (tmp_path / "peace" / name).read_bytes()
 
 
 def test_other_settings_weights_or_batches_are_refused(tmp_path):
@@ -221,3 +244,5 @@ def test_bad_options_are_refused():
         attack_loader(PGD(small_net(), bn_mode="train"), batches(1))
     with pytest.raises(ValueError, match="seed: expected an integer"):
         attack_loader(PGD(small_net()), batches(1), seed=-1)
+    with pytest.raises(TypeError, match=r"attack: expected an attack such as PGD\(model\), got Sequential"):
+        attack_loader(nn.Sequential(small_net()), batches(1))

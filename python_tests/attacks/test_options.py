@@ -6,13 +6,10 @@ import warnings
 
 import pytest
 import torch
-from attacks.attack_cases import image_batch, small_net
+from attacks.attack_cases import BUILDERS, OF_STEPS, image_batch, small_net
 
-from mdprop_ext.attacks import FGSM, MIFGSM, PGD, FeaturePush, FeatureTargetAttack
+from mdprop_ext.attacks import FGSM, MIFGSM, PGD, FeaturePush
 from mdprop_ext.attacks.options import step_length
-
-BUILDERS = (PGD, FGSM, MIFGSM, FeaturePush, FeatureTargetAttack)
-OF_STEPS = (PGD, MIFGSM, FeaturePush, FeatureTargetAttack)
 
 
 @pytest.mark.parametrize(

@@ -94,20 +94,6 @@ def test_channels_last_and_empty_batches():
     assert PGD(model)(x[:0], y[:0]).shape == (0, 2, 5, 5)
 
 
-def test_images_outside_the_bounds_are_warned_of_once():
-    x, y = image_batch()
-    attack = PGD(small_net(), steps=1)
-    with pytest.warns(UserWarning, match=r"x has values from .* to .*outside the attack's bounds"):
-        found = attack(x * 255, y)
-    assert float(found.max()) <= 1.0
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        attack(x * 255, y)
-        PGD(small_net(), steps=1, bounds=(0, 255))(x * 255, y)
-
-
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -157,8 +143,3 @@ def test_bad_calls_are_refused():
         PGD(model, objective=lambda output, y: output.sum())(x, y)
     with pytest.raises(ValueError, match="objective: expected values that depend on the input"):
         PGD(model, objective=lambda output, y: output.detach().sum(1))(x, y)
-
-
-def test_bounds_of_each_channel_are_told_in_short():
-    bounds = (torch.zeros(3, 1, 1), 51 / 255)
-    assert "bounds=(tensor[3, 1, 1], 51/255)" in repr(PGD(small_net(), bounds=bounds))

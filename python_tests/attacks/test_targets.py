@@ -50,3 +50,21 @@ def test_targeted_attacks_raise_the_target_and_untargeted_ones_lower_the_label(b
     untargeted = build(model, eps=0.1).run(x, y)
     assert share(untargeted.x_adv, y) < share(x, y)
     assert torch.equal(untargeted.success, model(untargeted.x_adv).argmax(1) != y)
+
+
+@pytest.mark.parametrize("wrong", [-100, -1, 3, 7])
+@pytest.mark.parametrize("build", [PGD, FGSM, MIFGSM])
+def test_classes_that_the_logits_do_not_have_are_named(build, wrong):
+    model = small_net()
+    x, y = image_batch()
+    message = rf"expected classes from 0 to 2, the columns of logits, got {wrong}$"
+    for target in (wrong, torch.where(y == 1, wrong, y), lambda logits, y, generator: y.masked_fill(y == 1, wrong)):
+        with pytest.raises(ValueError, match=f"^target: {message}"):
+            build(model, target=target)(x, y)
+    labels = y.clone()
+    labels[4] = wrong
+    for target in (None, random_other_class):
+        with pytest.raises(ValueError, match=f"^y: {message}"):
+            build(model, target=target)(x, labels)
+    with pytest.raises(TypeError, match=r"^target: cross entropy expects classes as int64 \[N\], got torch.float32"):
+        build(model, target=y.float())(x, y)

@@ -144,6 +144,8 @@ def test_precision_and_recall_within_each_radius():
         assert measured[f"precision_in_radius_{radius}"] == pytest.approx(float(curve.precision[radius]), abs=1e-12)
         assert measured["lone_queries"] == float((~answered).sum()) > 0
     assert curve.recall[-1] == 1.0
+    precision, recall = (f"{float(values[0]):.4g} to {float(values[10]):.4g}" for values in curve)
+    assert repr(curve) == f"PrecisionRecallCurve(radius 0 to 10, precision {precision}, recall {recall})"
 
 
 def test_forms_of_codes_and_labels_are_the_same():

@@ -70,11 +70,25 @@ def test_outputs_of_any_form_pass_through():
         ((nn.Identity(), "grey", 1.0), TypeError, "mean: expected a number or one number a channel, got str"),
         ((nn.Identity(), float("nan"), 1.0), ValueError, "mean: expected finite values"),
         ((nn.Identity(), [], 1.0), ValueError, "mean: expected a number or one number a channel, got no values"),
+        ((nn.Identity(), [0.1, 0.2, 0.3], [1.0, 2.0]), ValueError, "std: expected 1 or 3 values, .*, got 2"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         Normalized(*arguments)
+
+
+def test_one_value_serves_all_channels_of_the_other():
+    x = torch.rand(3, 2, 4, 4)
+    for mean, std in ((MEAN, 0.5), (0.5, STD), ([0.5], STD)):
+        whole = Normalized(nn.Identity(), *(torch.as_tensor(values).expand(2) for values in (mean, std)))
+        assert torch.equal(Normalized(nn.Identity(), mean, std)(x), whole(x))
+
+
+def test_attacks_refuse_other_numbers_of_deviations_at_construction():
+    with pytest.raises(ValueError, match="std: expected 1 or 2 values, as many as mean has, got 3"):
+        PGD(small_net(), mean=MEAN, std=[0.1, 0.2, 0.3])
+    PGD(small_net(), mean=MEAN)(*image_batch())
 
 
 def test_images_in_bytes_are_refused():
