@@ -35,14 +35,19 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def check_output_folder(path: Path) -> None:
-    """Raises unless ``path`` is a folder, or can become one; creates nothing."""
-    for ancestor in (path, *path.parents):
-        if ancestor.is_dir():
-            if not os.access(ancestor, os.W_OK):
-                raise ValueError(f"out: no permission to write in '{ancestor}'")
-            return
-        if ancestor.exists():
-            raise ValueError(f"out: expected a folder, but '{ancestor}' is a file")
+    """Raises unless ``path`` is a folder to write in, or can become one; leaves nothing there."""
+    place = path.absolute()
+    ancestor = next(each for each in (place, *place.parents) if each.exists())
+    if not ancestor.is_dir():
+        raise ValueError(f"out: expected a folder, but '{ancestor}' is a file")
+    try:
+        # Permissions do not tell: the folders of a kernel have them all, and those of a full disk too.
+        with tempfile.TemporaryFile(dir=ancestor):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"out: expected a folder to write in, but '{ancestor}' takes no files ({error.strerror})"
+        ) from None
 
 
 def _replace(path: Path, data: bytes) -> None:

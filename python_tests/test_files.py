@@ -29,6 +29,14 @@ def test_where_output_can_go(tmp_path: Path) -> None:
         _files.check_output_folder(tmp_path / "a" / "b")
 
 
+def test_a_folder_that_takes_no_files_is_no_place_for_output() -> None:
+    kernel = Path("/proc")  # not even of the user who may write everywhere
+    if not kernel.is_dir():
+        pytest.skip("needs the process file system of Linux")
+    with pytest.raises(ValueError, match=r"out: expected a folder to write in, but '/proc' takes no files \(.+\)"):
+        _files.check_output_folder(kernel / "run")
+
+
 def test_a_broken_package_shows_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half_installed.py").write_text("import surely_not_there\n")
     monkeypatch.syspath_prepend(tmp_path)

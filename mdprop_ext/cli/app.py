@@ -83,6 +83,7 @@ def train(
         settings=settings or (),
         epochs=epochs,
         seed=seed,
+        command_options=options.option_names(context),
     )
     check_output_folder(out)
     plan = plan_training(asked, out, resume=resume)
@@ -201,6 +202,7 @@ def compare(
         config=config,
         settings=settings or (),
         epochs=epochs,
+        command_options=options.option_names(context),
     )
     check_output_folder(out)
     plans = plan_comparison(asked, listed("recipes", names, str), seeds=seeds)

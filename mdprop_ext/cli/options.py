@@ -58,6 +58,11 @@ class CommandGroup(TyperGroup):
         return _as_flag(super().get_help_option(ctx))
 
 
+def option_names(context: typer.Context) -> list[str]:
+    """Returns the names of all options of a command, with underscores."""
+    return [_OPTION_NAMES.get(name, name) for name in context.params]
+
+
 def given_arguments(context: typer.Context, **resolved: Any) -> Mapping[str, Any]:
     """Returns all arguments of a command by the names of its options, as JSON can hold them.
 
@@ -65,8 +70,8 @@ def given_arguments(context: typer.Context, **resolved: Any) -> Mapping[str, Any
         context: Of the command.
         resolved: Values that were decided on in place of what was given.
     """
-    named = {_OPTION_NAMES.get(name, name): value for name, value in context.params.items()}
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in named.items()}
+    named = zip(option_names(context), context.params.values(), strict=True)
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in named}
     return {**plain, **resolved}
 
 

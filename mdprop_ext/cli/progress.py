@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from mdprop_ext._words import counted
 from mdprop_ext.recipes.trainer import Record
 
 
@@ -50,12 +51,12 @@ class RunProgress:
         """Shows a training step: its loss and the latest validation R@1."""
         if "val_recall_at_1" in record:
             self._recall = f"  val R@1 {100 * record['val_recall_at_1']:.1f} %"
-        self._begin(f"training, {record['steps']:.0f} steps")
+        self._begin(f"training, {counted(round(record['steps']), 'step')}")
         self._show(self._title, record["step"], record["steps"], f"loss {record['loss']:.3f}{self._recall}")
 
     def observe_evaluation(self, done: int, total: int) -> None:
         """Shows how many attacks on the test images are finished."""
-        self._begin(f"{total} attacks")
+        self._begin(counted(total, "attack"))
         self._show(f"{self._title}, attacks", done, total, "")
 
     def _begin(self, work: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mdprop_ext._words import counted
 from mdprop_ext.recipes.evaluation import PROTOCOL_EPS, PROTOCOL_STEPS
 
 
@@ -25,7 +26,7 @@ def print_attacks(
 ) -> None:
     """Prints R@1, clean and under attacks of one radius and number of steps, in a line."""
     attacked = ", ".join(f"{name} {_percent(each)}" for name, each in attacks.items())
-    settings = f"eps {eps_255:g}/255, {_counted(steps)}"
+    settings = f"eps {eps_255:g}/255, {counted(steps, 'step')}"
     sys.stdout.write(
         f"{run['recipe']}: R@1 {_percent(clean)} clean; attacked ({settings}): {attacked}; results in {out}\n"
     )
@@ -45,11 +46,7 @@ def print_grid(metrics: Mapping[str, Any], out: Path) -> None:
     sys.stdout.write(f"{metrics['recipe']}: R@1 {_percent(metrics['test'])} clean; results in {out}\n")
     for (attack, steps, branch), recalls in lines.items():
         through = "worst branch" if branch == "worst" else f"branch {branch}"
-        sys.stdout.write(f"  {attack}, {_counted(steps)}, {through}: {', '.join(dict.fromkeys(recalls))}\n")
-
-
-def _counted(steps: int) -> str:
-    return f"{steps} step{'s' * (steps != 1)}"
+        sys.stdout.write(f"  {attack}, {counted(steps, 'step')}, {through}: {', '.join(dict.fromkeys(recalls))}\n")
 
 
 def _percent(measured: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from mdprop_ext.recipes import RECIPES, Recipe, TrainConfig, apply_settings, app
 from mdprop_ext.recipes.checkpoint import Checkpoint
 from mdprop_ext.recipes.config_file import RunOptions, read_config_file
 from mdprop_ext.recipes.run import saved_description
+from mdprop_ext.recipes.settings import unknown_key
 
 _FILE_KEYS = ("recipe", "seed", "data")  # of a configuration file, beside hyper-parameters
 
@@ -32,6 +33,7 @@ class TrainingOptions:
         settings: ``key=value`` pairs.
         epochs: Passes of the batch sampler.
         seed: Of all random numbers.
+        command_options: Names of all options of the command, for messages.
     """
 
     recipe: str | None = None
@@ -44,10 +46,22 @@ class TrainingOptions:
     settings: Sequence[str] = ()
     epochs: int | None = None
     seed: int | None = None
+    command_options: Collection[str] = ()
 
     def read_file(self) -> RunOptions:
-        """Returns what the file says; nothing where there is none."""
-        return RunOptions() if self.config is None else read_config_file(self.config)
+        """Returns what the file says; nothing where there is none.
+
+        Raises:
+            ValueError: If the file is damaged, or it describes the images by keys that there are not.
+        """
+        if self.config is None:
+            return RunOptions()
+        options = read_config_file(self.config)
+        # Before a missing name, which may be the misspelt key, and unless --data replaces them all.
+        for key in () if self.data is not None else options.data or ():
+            if key not in _keys(DataSource):
+                raise unknown_key(key, _keys(DataSource), origin=f"config '{self.config}': data")
+        return options
 
     def source(self, described: Mapping[str, Any] | None = None) -> DataSource:
         """Returns the images to work on.
@@ -63,7 +77,8 @@ class TrainingOptions:
         entries = {"name": self.data, **given} if self.data is not None else {**(described or {}), **given}
         name = entries.pop("name", None)
         if not isinstance(name, str):
-            raise ValueError("data: expected --data NAME, or a name under 'data' in the --config file, got none")
+            got = "none" if name is None else repr(name)
+            raise ValueError(f"data: expected --data NAME, or a name under 'data' in the --config file, got {got}")
         (source,) = apply_values([DataSource(name)], entries, origin="data")
         return source  # type: ignore[no-any-return]
 
@@ -79,15 +94,24 @@ class TrainingOptions:
         """
         known = {name for config in configs for name in _keys(config)}.union(also)
         for origin, values in layers:
-            _check_recipe_keys(origin, values, known)
+            self._check_keys(origin, values, known)
             try:
                 configs = apply_values(configs, values, origin="config", also=(*also, *_FILE_KEYS))
             except ValueError as error:
                 raise ValueError(f"{origin}: {str(error).removeprefix('config: ')}") from None
         if self.epochs is not None:
             configs = apply_values(configs, {"epochs": self.epochs}, origin="epochs")
-        _check_recipe_keys("set", [_key(setting) for setting in self.settings], known)
+        self._check_keys("set", [_key(setting) for setting in self.settings], known)
         return apply_settings(configs, self.settings, also=also)
+
+    def _check_keys(self, origin: str, keys: Iterable[str], known: Collection[str]) -> None:
+        """Raises if an unknown key is one of other recipes than those that are trained, or an option of the command."""
+        for key in keys:
+            owners = [name for name, recipe in RECIPES.items() if key in _keys(recipe.config_class())]
+            if key not in known and owners:
+                raise ValueError(f"{origin}: the recipe has no key {key!r}, it is one of {', '.join(owners)}")
+            if key not in known and key in self.command_options:
+                raise ValueError(f"{origin}: {key!r} is an option of the command: --{key.replace('_', '-')}")
 
 
 @dataclass(frozen=True)
@@ -179,14 +203,6 @@ def plan_comparison(options: TrainingOptions, names: Sequence[str], *, seeds: in
 
 def _described(saved: Checkpoint | None) -> Mapping[str, Any]:
     return {} if saved is None else saved.data
-
-
-def _check_recipe_keys(origin: str, keys: Iterable[str], known: Collection[str]) -> None:
-    """Raises if a key is one of recipes other than those that are trained."""
-    for key in keys:
-        owners = [name for name, recipe in RECIPES.items() if key in _keys(recipe.config_class())]
-        if key not in known and owners:
-            raise ValueError(f"{origin}: the recipe has no key {key!r}, it is one of {', '.join(owners)}")
 
 
 def _keys(config: Any) -> set[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 from torch import nn
 
+from mdprop_ext._words import did_you_mean
 from mdprop_ext.losses.arcface import ArcFaceLoss
 from mdprop_ext.losses.contrastive import ContrastiveLoss
 from mdprop_ext.losses.mined import MinedLoss
@@ -42,7 +42,7 @@ def loss_by_name(name: str, *, classes: int, embedding_dim: int) -> nn.Module:
         from the global random state.
 
     Raises:
-        ValueError: If the name is unknown (the message names the nearest one), or a number is too small.
+        ValueError: If the name is unknown (the message names the one that is likely meant), or a number is too small.
 
     Example:
         >>> loss_by_name("contrastive", classes=10, embedding_dim=64)
@@ -60,6 +60,6 @@ def loss_by_name(name: str, *, classes: int, embedding_dim: int) -> nn.Module:
         "proxy_anchor": lambda: ProxyAnchorLoss(classes, embedding_dim),
     }
     if name not in builders:
-        (nearest,) = difflib.get_close_matches(name, LOSS_NAMES, n=1, cutoff=0.0)
-        raise ValueError(f"name: expected one of {', '.join(LOSS_NAMES)}, got {name!r}; did you mean {nearest!r}?")
+        hint = did_you_mean(name, LOSS_NAMES)
+        raise ValueError(f"name: expected one of {', '.join(LOSS_NAMES)}, got {name!r}{hint}")
     return builders[name]()

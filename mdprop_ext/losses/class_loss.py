@@ -73,9 +73,3 @@ class ClassLoss(nn.Module):
     @abstractmethod
     def _compute(self, cosines: Tensor, labels: Tensor) -> Tensor:
         """Computes the loss, a scalar, from cosine similarities ``[N, K]`` of embeddings and proxies."""
-
-
-def check_takes_pairs(loss: nn.Module) -> None:
-    """Raises if ``loss`` compares embeddings with proxies alone, so that no pairs can be given to it."""
-    if isinstance(loss, ClassLoss):
-        raise TypeError(f"loss: expected a loss of pairs or triplets, got {type(loss).__name__}")

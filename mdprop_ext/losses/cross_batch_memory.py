@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mdprop_ext._arguments import check_integer
 from mdprop_ext.losses._batch import check_batch, full_precision
-from mdprop_ext.losses.class_loss import check_takes_pairs
+from mdprop_ext.losses._wrapped import check_callable, check_takes_pairs, loss_of_pairs
 from mdprop_ext.losses.indices import IndicesTuple, all_pairs
 
 
@@ -42,7 +42,7 @@ class CrossBatchMemory(nn.Module):
         calls: Buffer, int64 without dimensions: training calls so far.
 
     Raises:
-        TypeError: If a number is not an int, or ``loss`` one of proxies of this package.
+        TypeError: If a number is not an int, ``loss`` one of proxies of this package, or loss or miner a class.
         ValueError: If a number is too small.
 
     Example:
@@ -69,6 +69,8 @@ class CrossBatchMemory(nn.Module):
     ) -> None:
         super().__init__()
         check_takes_pairs(loss)
+        if miner is not None:
+            check_callable("miner", miner)
         check_integer("size", size, least=1)
         check_integer("embedding_dim", embedding_dim, least=1)
         check_integer("warm_up", warm_up, least=0)
@@ -92,7 +94,8 @@ class CrossBatchMemory(nn.Module):
 
         Raises:
             TypeError: If embeddings are not floating-point or labels are.
-            ValueError: If shapes are not as above.
+            ValueError: If shapes are not as above, or the loss is one of pytorch-metric-learning that takes no pairs or
+                no references.
         """
         check_batch(embeddings, labels)
         size, width = self.embedding_memory.shape
@@ -135,8 +138,7 @@ class CrossBatchMemory(nn.Module):
     def _loss_of_batch(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Computes the loss of a batch alone, with the same miner."""
         indices = None if self.miner is None else self.miner(embeddings.detach(), labels)
-        loss: Tensor = self.loss(embeddings, labels, indices)
-        return loss
+        return loss_of_pairs(self, self.loss, embeddings, labels, indices)
 
     def _loss_of_queue(self, embeddings: Tensor, labels: Tensor, places: Tensor, filled: int) -> Tensor:
         """Computes the loss of a batch against the queue, in which it lies at ``places``."""
@@ -151,7 +153,5 @@ class CrossBatchMemory(nn.Module):
         others = places[anchors] != positives
         # In triplets the negatives go with the positives.
         partners = indices[2:] if len(indices) == 4 else (indices[2][others],)
-        loss: Tensor = self.loss(
-            embeddings, labels, (anchors[others], positives[others], *partners), memory, memory_labels
-        )
-        return loss
+        pairs = (anchors[others], positives[others], *partners)
+        return loss_of_pairs(self, self.loss, embeddings, labels, pairs, memory, memory_labels)

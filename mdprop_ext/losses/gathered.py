@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from mdprop_ext._distributed import rank_and_world_size
 from mdprop_ext.losses._batch import check_batch, in_full_precision
+from mdprop_ext.losses._wrapped import check_callable
 
 
 class GatheredLoss(nn.Module):
@@ -29,6 +30,9 @@ class GatheredLoss(nn.Module):
         loss: ``loss(embeddings, labels) -> scalar``, of this package or of pytorch-metric-learning. It is called in
             fp32, also under autocast, or in fp64 if embeddings are.
 
+    Raises:
+        TypeError: If ``loss`` is a class.
+
     Example:
         >>> loss = GatheredLoss(MultiSimilarityLoss())
         >>> loss(torch.randn(8, 16), torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]))
@@ -36,6 +40,7 @@ class GatheredLoss(nn.Module):
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
+        check_callable("loss", loss)
         self.loss = loss
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mdprop_ext.losses._batch import check_batch, in_full_precision
-from mdprop_ext.losses.class_loss import check_takes_pairs
+from mdprop_ext.losses._wrapped import check_callable, check_takes_pairs, loss_of_pairs
 from mdprop_ext.losses.indices import IndicesTuple
 
 
@@ -23,7 +23,8 @@ class MinedLoss(nn.Module):
         miner: ``miner(embeddings, labels) -> indices_tuple``, see :data:`~mdprop_ext.losses.IndicesTuple`.
 
     Raises:
-        TypeError: If ``loss`` is one of proxies of this package: it has no pairs to choose from.
+        TypeError: If ``loss`` is one of proxies of this package, which has no pairs to choose from, or loss or miner is
+            a class.
 
     Example:
         >>> loss = MinedLoss(TripletMarginLoss(), BatchHardMiner())
@@ -33,6 +34,7 @@ class MinedLoss(nn.Module):
     def __init__(self, loss: nn.Module, miner: Callable[[Tensor, Tensor], IndicesTuple]) -> None:
         super().__init__()
         check_takes_pairs(loss)
+        check_callable("miner", miner)
         self.loss = loss
         self.miner = miner
 
@@ -48,13 +50,12 @@ class MinedLoss(nn.Module):
 
         Raises:
             TypeError: If embeddings are not floating-point or labels are.
-            ValueError: If shapes are not as above.
+            ValueError: If shapes are not as above, or the loss is one of pytorch-metric-learning that takes no pairs.
         """
         check_batch(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             vectors = in_full_precision(embeddings)
-            loss: Tensor = self.loss(vectors, labels, self.miner(vectors.detach(), labels))
-            return loss
+            return loss_of_pairs(self, self.loss, vectors, labels, self.miner(vectors.detach(), labels))
 
     def extra_repr(self) -> str:
         """Returns the miner for ``print(module)``, unless it is a module and shown anyway."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from mdprop_ext.nn.multi_batch_norm import _MultiBatchNorm
 from mdprop_ext.nn.routing import multi_layers
+from mdprop_ext.nn.sync import check_synchronization
 
 
 def convert_sync(model: nn.Module, process_group: dist.ProcessGroup | None = None, *, sync: bool = True) -> nn.Module:
@@ -34,14 +35,14 @@ def convert_sync(model: nn.Module, process_group: dist.ProcessGroup | None = Non
         The model.
 
     Raises:
+        TypeError: If ``model`` is not a module, ``sync`` not a bool or ``process_group`` not a group.
         ValueError: If the model has no multi-branch layer, or a process group comes with ``sync=False``.
 
     Example:
         >>> model = convert_sync(convert_multi_bn(resnet18(), ("clean", "adv"), fuse_activation=True))
         >>> model = DistributedDataParallel(model)
     """
-    if process_group is not None and not sync:
-        raise ValueError("process_group: expected None with sync=False, got a group")
+    check_synchronization(sync, process_group)
     layers = multi_layers(model)
     if not layers:
         raise ValueError(

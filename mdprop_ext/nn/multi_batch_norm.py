@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mdprop_ext.nn._names import check_branch_names, default_branch_names
 from mdprop_ext.nn._tables import stack
 from mdprop_ext.nn.auxiliary_branches import AuxiliaryBranches
-from mdprop_ext.nn.sync import synchronized_batch_norm, synchronizing_group
+from mdprop_ext.nn.sync import check_synchronization, synchronized_batch_norm, synchronizing_group
 from mdprop_ext.ops import _branches, _check, _written  # importing the package registers torch.ops.mdprop
 
 _PARAMETERS = ("weight", "bias")
@@ -72,8 +72,7 @@ class _MultiBatchNorm(_BatchNorm):
         """Gives a batch norm its further branches, each a copy of what the layer itself holds."""
         if activation not in (None, "relu"):
             raise ValueError(f"activation must be None or 'relu', got {activation!r}")
-        if process_group is not None and not sync:
-            raise ValueError("process_group must be None without sync=True, got a group")
+        check_synchronization(sync, process_group)
         self.branches = names
         self.share_affine = share_affine
         self.activation = activation
@@ -270,7 +269,8 @@ class MultiBatchNorm2d(_MultiBatchNorm, nn.BatchNorm2d):
         process_group: The processes to synchronise with; None for all.
 
     Raises:
-        TypeError: If ``branches`` holds something else than strings, or a number is none.
+        TypeError: If ``branches`` holds something else than strings, a number is none, ``sync`` is not a bool or
+            ``process_group`` not a group.
         ValueError: If names repeat, there is no branch, the activation is unknown, a number is out of range, or a group
             comes without ``sync``.
 

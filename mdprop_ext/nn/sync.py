@@ -15,6 +15,26 @@ from torch import distributed as dist
 from mdprop_ext.ops import _branches
 
 
+def check_synchronization(sync: object, process_group: object) -> None:
+    """Raises unless ``sync`` is True or False, and ``process_group`` None or, with ``sync`` only, a group.
+
+    What ``torch.distributed.new_group`` gives to a process outside of the group counts as one.
+    """
+    if not isinstance(sync, bool):
+        raise TypeError(f"sync: expected True or False, got {type(sync).__name__}")
+    if process_group is None:
+        return
+    is_group = dist.is_available() and (
+        isinstance(process_group, dist.ProcessGroup) or process_group is dist.GroupMember.NON_GROUP_MEMBER
+    )
+    if not is_group:
+        raise TypeError(
+            f"process_group: expected a torch.distributed.ProcessGroup or None, got {type(process_group).__name__}"
+        )
+    if not sync:
+        raise ValueError("process_group: expected None with sync=False, got a group")
+
+
 def synchronizing_group(process_group: dist.ProcessGroup | None) -> dist.ProcessGroup | None:
     """The group to exchange statistics with: the one given or that of all processes; None where nobody else is in it.
 

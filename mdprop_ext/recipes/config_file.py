@@ -53,7 +53,7 @@ def read_config_file(path: Path) -> RunOptions:
     except yaml.YAMLError as error:
         raise ValueError(f"config: '{path}' is not YAML ({error})") from None
     content = {} if content is None else content
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+    if not _has_keys(content):
         raise ValueError(f"config: expected '{path}' to hold 'key: value' lines, got {type(content).__name__}")
     if "format" in content and "train_config" in content:
         content = {key: value for key, value in content.items() if key not in _DESCRIPTIVE}
@@ -61,7 +61,7 @@ def read_config_file(path: Path) -> RunOptions:
     recipe, seed, data = (content.pop(key, None) for key in ("recipe", "seed", "data"))
     if isinstance(data, str):
         data = {"name": data}
-    if data is not None and not isinstance(data, dict):
+    if data is not None and not _has_keys(data):
         raise ValueError(f"config '{path}': data: expected a name or a mapping, got {data!r}")
     try:
         return RunOptions(
@@ -72,3 +72,7 @@ def read_config_file(path: Path) -> RunOptions:
         )
     except ValueError as error:
         raise ValueError(f"config '{path}': {error}") from None
+
+
+def _has_keys(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)

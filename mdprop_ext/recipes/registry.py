@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from mdprop_ext._words import did_you_mean
 from mdprop_ext.recipes.advprop_st import AdvPropST
 from mdprop_ext.recipes.base import Recipe
 from mdprop_ext.recipes.mdprop import MDProp
 from mdprop_ext.recipes.mdprop_noise import MDPropNoise
 from mdprop_ext.recipes.mdprop_shared import MDPropShared
 from mdprop_ext.recipes.plain import Plain
-from mdprop_ext.recipes.settings import nearest_name
 from mdprop_ext.recipes.user_objects import is_user_object, load_object
 
 _CLASSES: tuple[type[Recipe[Any]], ...] = (Plain, MDProp, MDPropShared, AdvPropST, MDPropNoise)
@@ -31,7 +31,7 @@ def recipe_class(name: str) -> type[Recipe[Any]]:
         The recipe's class.
 
     Raises:
-        ValueError: If there is no such recipe; the message names the nearest one.
+        ValueError: If there is no such recipe; the message names the one that is likely meant.
     """
     if is_user_object(name):
         found = load_object("recipe", name)
@@ -39,9 +39,8 @@ def recipe_class(name: str) -> type[Recipe[Any]]:
             raise ValueError(f"recipe: expected {name!r} to be a subclass of Recipe, got {found!r}")
         return found
     if name not in RECIPES:
-        raise ValueError(
-            f"recipe: no recipe {name!r}, did you mean {nearest_name(name, RECIPES)!r}? There are {', '.join(RECIPES)}"
-        )
+        hint = did_you_mean(name, RECIPES) or "."
+        raise ValueError(f"recipe: no recipe {name!r}{hint} There are {', '.join(RECIPES)}")
     return RECIPES[name]
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from mdprop_ext._files import check_output_folder, remove_leftovers, write_json
 from mdprop_ext._optional import require
+from mdprop_ext._words import counted
 from mdprop_ext.data import ImageSet, Splits
 from mdprop_ext.recipes._folder_lock import FolderLock
 from mdprop_ext.recipes._state import StateTree
@@ -54,7 +55,7 @@ class RunResult:
     def __repr__(self) -> str:
         recalls = {"clean": self.metrics["test"], **self.metrics["robust"]}
         shown = ", ".join(f"{name} {100 * each['recall_at_1']:.1f} %" for name, each in recalls.items())
-        run = f"{self.metrics['recipe']}, seed={self.metrics['seed']}, {len(self.history)} steps"
+        run = f"{self.metrics['recipe']}, seed={self.metrics['seed']}, {counted(len(self.history), 'step')}"
         return f"RunResult({run}, R@1: {shown})"
 
 

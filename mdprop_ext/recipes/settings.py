@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from types import NoneType, UnionType
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from mdprop_ext._words import did_you_mean
+
+#: What fields of configurations are commonly called elsewhere.
+_CUSTOMARY_NAMES = MappingProxyType(
+    {"lr": ("learning_rate",), "batch_size": ("classes_per_batch", "images_per_class"), "epsilon": ("eps",)}
+)
 
 
 def apply_settings(configs: Sequence[Any], settings: Iterable[str], *, also: Iterable[str] = ()) -> tuple[Any, ...]:
@@ -24,8 +30,8 @@ def apply_settings(configs: Sequence[Any], settings: Iterable[str], *, also: Ite
         The configurations with the new values, in the same order.
 
     Raises:
-        ValueError: If a pair is malformed, a key is unknown (the message names the nearest one), or a value does not
-            suit its field.
+        ValueError: If a pair is malformed, a key is unknown (the message names the likely one, or all), or a value does
+            not suit its field.
 
     Example:
         >>> apply_settings([MDPropConfig()], ["eps=8/255", "mt_targets=3"])
@@ -49,19 +55,19 @@ def apply_values(
         configs: Frozen dataclasses.
         values: New values by field; text is read as by :func:`apply_settings`.
         origin: Where the values come from, for messages.
-        also: Keys that are known elsewhere, among which the name nearest to an unknown one may be too.
+        also: Keys that are known elsewhere, which an unknown one may stand for too.
 
     Returns:
         The configurations with the new values, in the same order.
 
     Raises:
-        ValueError: If a key is unknown (the message names the nearest one), or a value does not suit its field.
+        ValueError: If a key is unknown (the message names the likely one, or all), or a value does not suit its field.
     """
     owners = {field.name: index for index, config in enumerate(configs) for field in dataclasses.fields(config)}
     changes: list[dict[str, Any]] = [{} for _ in configs]
     for key, value in values.items():
         if key not in owners:
-            raise ValueError(f"{origin}: unknown key {key!r}, did you mean {nearest_name(key, [*owners, *also])!r}?")
+            raise unknown_key(key, {*owners, *also}, origin=origin)
         owner = owners[key]
         changes[owner][key] = read_value(key, value, get_type_hints(type(configs[owner]))[key])
     return tuple(dataclasses.replace(config, **new) for config, new in zip(configs, changes, strict=True))
@@ -98,9 +104,17 @@ def read_value(name: str, value: Any, kind: Any) -> Any:
     return value
 
 
-def nearest_name(name: str, names: Iterable[str]) -> str:
-    """Returns the one of ``names`` that looks most like ``name``."""
-    return difflib.get_close_matches(name, list(names), n=1, cutoff=0.0)[0]
+def unknown_key(key: str, known: Collection[str], *, origin: str) -> ValueError:
+    """Returns the error for a key that is not among the known ones; it names the likely one, or all.
+
+    Args:
+        key: The unknown key.
+        known: All others.
+        origin: Where it comes from.
+    """
+    customary = [name for name in _CUSTOMARY_NAMES.get(key, ()) if name in known]
+    hint = f", did you mean {' and '.join(map(repr, customary))}?" if customary else did_you_mean(key, known)
+    return ValueError(f"{origin}: unknown key {key!r}{hint or ': expected one of ' + ', '.join(sorted(known))}")
 
 
 def _truth(name: str, value: Any) -> bool:

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from mdprop_ext._arguments import check_choice, check_integer, check_number
+from mdprop_ext._words import did_you_mean
 from mdprop_ext.losses import LOSS_NAMES
 from mdprop_ext.nn.backbones import conv4, resnet18, resnet50
 from mdprop_ext.nn.backbones.conv4 import SMALLEST_IMAGE
-from mdprop_ext.recipes.settings import nearest_name
 from mdprop_ext.recipes.user_objects import build_user_model, is_user_object
 
 MODELS = ("conv4", "resnet18", "resnet50")
@@ -76,8 +76,8 @@ class TrainConfig:
             raise ValueError(f"model: expected one of {', '.join(MODELS)} or module:factory, got {self.model!r}")
         if self.criterion is not None and not is_user_object(self.criterion) and self.criterion not in LOSS_NAMES:
             raise ValueError(
-                f"criterion: expected one of {', '.join(LOSS_NAMES)} or module:factory, got {self.criterion!r}, did "
-                f"you mean {nearest_name(self.criterion, LOSS_NAMES)!r}?"
+                f"criterion: expected one of {', '.join(LOSS_NAMES)} or module:factory, got {self.criterion!r}"
+                f"{did_you_mean(self.criterion, LOSS_NAMES)}"
             )
         check_choice("schedule", self.schedule, get_args(Schedule))
         check_choice("amp", self.amp, get_args(Precision))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdprop_ext.recipes.settings import nearest_name
+from mdprop_ext._words import did_you_mean
 
 
 def is_user_object(name: str) -> bool:
@@ -47,8 +47,7 @@ def load_object(argument: str, name: str) -> Any:
         raise ValueError(f"{argument}: no module {error.name!r}, looked for in '{Path.cwd()}' too") from None
     for part in attribute.split("."):
         if not hasattr(found, part):
-            near = f", did you mean {nearest_name(part, vars(found))!r}?" if vars(found) else ""
-            raise ValueError(f"{argument}: {module_name!r} has no {attribute!r}{near}")
+            raise ValueError(f"{argument}: {module_name!r} has no {attribute!r}{did_you_mean(part, dir(found))}")
         found = getattr(found, part)
     return found
 

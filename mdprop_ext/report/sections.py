@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mdprop_ext._words import counted
 from mdprop_ext.report.comparison import comparison_table
 from mdprop_ext.report.html import NOTHING, Html, disclosure, facts, figure, join, paragraph, section, table
 from mdprop_ext.report.robustness import attack_title
@@ -126,8 +127,8 @@ def attack_section(attack: Mapping[str, Any], pictures: Mapping[str, bytes]) -> 
         rows.append((attack_title(name), _percent(recall), lost, change))
     what = (
         f"{attack['images']} test images against a clean gallery of {attack['gallery']}, each image's own clean "
-        f"version left out; linf eps {attack['eps_255']:g}/255, {attack['steps']} steps, branch {attack['branch']}. "
-        f"{_ROUNDING}"
+        f"version left out; linf eps {attack['eps_255']:g}/255, {counted(attack['steps'], 'step')}, branch "
+        f"{attack['branch']}. {_ROUNDING}"
     )
     header = ("attack", "Recall@1", "difference in points", "largest change in 1/255")
     return section(

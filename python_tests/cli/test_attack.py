@@ -103,10 +103,12 @@ def test_some_images_through_another_branch(trained: Path, tmp_path: Path, capsy
     (tmp_path / "st" / "00017-old.png").write_text("of an earlier run")
     options = ["--attacks", "st", "--branch", "mt", "--count", "7", "--steps", "1", "--map", "tsne"]
     assert main(["attack", "--checkpoint", str(trained), *options, "--out", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("mdprop: R@1 ")
-    assert "attacked (eps 16/255, 1 step): st " in printed
-    assert printed.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("mdprop: attack: 1 attack\n")
+    assert printed.out.startswith("mdprop: R@1 ")
+    assert "attacked (eps 16/255, 1 step): st " in printed.out
+    assert printed.out.count("\n") == 1
+    assert "1 step, branch mt." in (tmp_path / "report.html").read_text()
     names = {path.name for path in (tmp_path / "st").iterdir()}
     assert "mine.png" in names
     assert len(names) == 1 + 7

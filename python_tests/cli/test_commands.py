@@ -36,7 +36,7 @@ def test_train_writes_everything_in_few_words(
     assert main(arguments) == 0
     printed = capfd.readouterr()
     started, done = printed.err.splitlines()  # all that there is where no terminal shows progress
-    assert started == "mdprop: plain: training, 1 steps"
+    assert started == "mdprop: plain: training, 1 step"
     assert done.startswith("mdprop: plain: done after ")
     assert printed.out.startswith("plain: R@1 ")
     assert "attacked (eps 16/255, 5 steps): st " in printed.out

@@ -102,6 +102,21 @@ def test_a_file_as_output_folder(data: Path, tmp_path: Path, capsys: pytest.Capt
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs the process file system of Linux")
+def test_an_output_folder_that_cannot_be_made(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said before any work: not even the checkpoint is looked for."""
+    images, checkpoint = ["--data", "folder", "--train", str(data)], ["--checkpoint", str(tmp_path / "nowhere")]
+    for command in (
+        ["train", "--recipe", "plain", *images],
+        ["compare", *images],
+        ["eval", *checkpoint],
+        ["attack", *checkpoint],
+    ):
+        status, printed = outcome([*command, "--out", "/proc/run"], capsys)
+        assert status == 1
+        assert "out: expected a folder to write in, but '/proc' takes no files" in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -137,6 +152,8 @@ def test_evaluation_with_bad_arguments(
         (["--set", "epz=1"], "unknown key 'epz', did you mean 'eps'?"),
         (["--recipes", "plain", "--set", "eps=1"], "set: the recipe has no key 'eps', it is one of mdprop"),
         (["--set", "mt_targets=0"], "mt_targets: expected at least 1, got 0"),
+        (["--set", "seeds=2"], "set: 'seeds' is an option of the command: --seeds"),
+        (["--set", "tensorboard=true"], "unknown key 'tensorboard': expected one of accumulate, "),
     ],
 )
 def test_comparison_with_bad_arguments(

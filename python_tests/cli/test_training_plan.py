@@ -115,7 +115,16 @@ def test_a_comparison_keeps_finished_runs(folder: list[str], tmp_path: Path) -> 
         ("steps: [3]", [], "run.yaml': steps: expected an integer, got [3]"),
         ("eps: [", [], "run.yaml' is not YAML"),
         ("data: {name: digits, trian: x}", [], "data: unknown key 'trian', did you mean 'train'?"),
+        ("data: {nam: digits}", [], "run.yaml': data: unknown key 'nam', did you mean 'name'?"),
+        ("data: {path: x}", [], "data: unknown key 'path': expected one of channels, image_size, name, test, train"),
         ("data: {train: x}", [], "data: expected --data NAME"),
+        ("data: {name: 3}", [], "under 'data' in the --config file, got 3"),
+        ("lr: 0.1", [], "run.yaml': unknown key 'lr', did you mean 'learning_rate'?"),
+        ("device: cpu", [], "run.yaml': 'device' is an option of the command: --device"),
+        ("", ["--set", "seed=3"], "set: 'seed' is an option of the command: --seed"),
+        ("", ["--set", "out=x"], "set: 'out' is an option of the command: --out"),
+        ("", ["--set", "train=x"], "set: 'train' is an option of the command: --train"),
+        ("", ["--set", "image_size=16"], "set: 'image_size' is an option of the command: --image-size"),
         ("recipe: mdprob", [], "no recipe 'mdprob', did you mean 'mdprop'?"),
         ("", ["--device", "tpu"], "device: expected one of auto, cpu, cuda, got 'tpu'"),
         ("", ["--set", "model=nowhere_at_all:make"], "model: no module 'nowhere_at_all'"),
@@ -135,6 +144,12 @@ def test_wrong_options(
     assert message in printed
     assert printed.count("\n") == 1
     assert not out.exists()
+
+
+def test_keys_of_images_that_are_replaced_do_not_matter(images: Path, folder: list[str], tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("recipe: plain\ndata: {origin: a script}\n")
+    command = ["train", *folder, "--config", str(tmp_path / "run.yaml"), *SHORT]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
 
 
 @pytest.mark.parametrize(

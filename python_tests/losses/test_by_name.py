@@ -52,6 +52,6 @@ def test_proxies_follow_the_global_random_state() -> None:
 
 def test_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(
-        ValueError, match=r"name: expected one of multi_similarity, .* got 'arc_face'; did you mean 'arcface'\?"
+        ValueError, match=r"name: expected one of multi_similarity, .* got 'arc_face', did you mean 'arcface'\?"
     ):
         loss_by_name("arc_face", classes=4, embedding_dim=5)

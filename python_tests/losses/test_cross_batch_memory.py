@@ -185,6 +185,22 @@ def test_losses_of_proxies_are_refused() -> None:
         memory(ProxyAnchorLoss(4, DIMENSION))
 
 
+@pytest.mark.parametrize(
+    ("name", "lacking"), [("FastAPLoss", "references"), ("SmoothAPLoss", "references"), ("PNPLoss", "pairs")]
+)
+def test_their_losses_that_cannot_look_into_a_memory_are_refused(name: str, lacking: str) -> None:
+    queue = memory(getattr(peer("losses"), name)())
+    with pytest.raises(ValueError, match=f"^loss: {name} takes no {lacking}: use it as it is, without CrossBatchMem"):
+        queue(*batch([0, 0, 1, 1]))
+
+
+def test_classes_are_no_instances() -> None:
+    with pytest.raises(TypeError, match=r"miner: expected an instance such as BatchHardMiner\(\), got the class"):
+        memory(miner=BatchHardMiner)
+    with pytest.raises(TypeError, match=r"loss: expected an instance such as ContrastiveLoss\(\), got the class"):
+        memory(ContrastiveLoss)
+
+
 def test_a_size_that_is_no_integer_is_refused() -> None:
     with pytest.raises(TypeError, match="size: expected an integer, got float"):
         memory(size=20.0)

@@ -71,6 +71,11 @@ def test_half_types_and_autocast_are_computed_in_float32() -> None:
     assert half.grad.dtype == torch.bfloat16
 
 
+def test_a_class_is_no_instance() -> None:
+    with pytest.raises(TypeError, match=r"loss: expected an instance such as MultiSimilarityLoss\(\), got the class"):
+        GatheredLoss(MultiSimilarityLoss)
+
+
 def test_bad_batches_are_named() -> None:
     with pytest.raises(ValueError, match=r"labels: expected shape \[2\], got \[3\]"):
         GatheredLoss(MultiSimilarityLoss())(torch.zeros(2, 3), torch.tensor([0, 1, 2]))

@@ -109,6 +109,32 @@ def test_losses_of_proxies_are_refused() -> None:
         MinedLoss(ArcFaceLoss(4, 5), BatchHardMiner())
 
 
+@pytest.mark.parametrize("name", ["VICRegLoss", "PNPLoss", "InstanceLoss"])
+def test_their_losses_that_take_no_pairs_are_refused(name: str) -> None:
+    loss = MinedLoss(getattr(peer("losses"), name)(), BatchHardMiner())
+    with pytest.raises(ValueError, match=f"^loss: {name} takes no pairs: use it as it is, without MinedLoss$"):
+        loss(*batch(LABELS["balanced"]))
+
+
+def test_errors_of_a_loss_are_kept() -> None:
+    def loss(*arguments: Any) -> Tensor:
+        raise ValueError("scale: expected indices_tuple is not supported")
+
+    with pytest.raises(ValueError, match=r"^scale: expected"):
+        MinedLoss(loss, BatchHardMiner())(*batch(LABELS["balanced"]))
+
+
+def test_classes_are_no_instances() -> None:
+    with pytest.raises(
+        TypeError, match=r"^miner: expected an instance such as BatchHardMiner\(\), got the class Batch"
+    ):
+        MinedLoss(TripletMarginLoss(), BatchHardMiner)
+    with pytest.raises(TypeError, match=r"^loss: expected an instance such as TripletMarginLoss\(\), got the class"):
+        MinedLoss(TripletMarginLoss, BatchHardMiner())
+    with pytest.raises(TypeError, match=r"^miner: expected a module or function, got str"):
+        MinedLoss(TripletMarginLoss(), "batch_hard")
+
+
 def test_bad_batches_are_named() -> None:
     with pytest.raises(ValueError, match=r"labels: expected shape \[2\], got \[3\]"):
         MinedLoss(TripletMarginLoss(), BatchHardMiner())(torch.zeros(2, 3), torch.tensor([0, 1, 2]))

@@ -154,16 +154,46 @@ def keep_the_group(rank):
     assert copied[1].weight is not model[1].weight
     assert copied[1].aux_bn[0].running_mean.data_ptr() != model[1].aux_bn[0].running_mean.data_ptr()
     assert check_model(model) == []
-    with pytest.raises(ValueError, match="process_group must be None without sync=True"):
+    with pytest.raises(ValueError, match="process_group: expected None with sync=False"):
         MultiBatchNorm2d(CHANNELS, process_group=group)
     with pytest.raises(ValueError, match="process_group: expected None with sync=False"):
         convert_sync(model, group, sync=False)
+    with pytest.raises(TypeError, match="sync: expected True or False, got ProcessGroup"):
+        convert_sync(model, sync=group)
     convert_sync(model, sync=False)
     assert all(module.process_group is None for module in model if isinstance(module, nn.BatchNorm2d))
 
 
 def test_the_group_is_kept():
     run_on_ranks(keep_the_group, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sync": "yes"}, "sync: expected True or False, got str"),
+        ({"sync": 1}, "sync: expected True or False, got int"),
+        ({"sync": None}, "sync: expected True or False, got NoneType"),
+        ({"sync": True, "process_group": "world"}, "process_group: expected a .*ProcessGroup or None, got str"),
+        ({"sync": True, "process_group": -100.0}, "process_group: expected a .*ProcessGroup or None, got float"),
+    ],
+)
+def test_wrong_options_are_refused_by_layers_and_conversion(options, message):
+    model = nn.Sequential(MultiBatchNorm2d(CHANNELS))
+    with pytest.raises(TypeError, match=message):
+        convert_sync(model, **options)
+    assert (model[0].sync, model[0].process_group) == (False, None)
+    with pytest.raises(TypeError, match=message):
+        MultiBatchNorm2d(CHANNELS, **options)
+
+
+def test_without_distributed_training_in_torch_there_is_no_group(monkeypatch):
+    monkeypatch.delattr(dist, "ProcessGroup")
+    monkeypatch.setattr(dist, "is_available", lambda: False)
+    model = nn.Sequential(MultiBatchNorm2d(CHANNELS))
+    assert convert_sync(model)[0].sync
+    with pytest.raises(TypeError, match=r"process_group: expected a .*ProcessGroup or None, got str"):
+        convert_sync(model, "world")
 
 
 def test_a_model_without_branches_is_refused():

@@ -32,7 +32,7 @@ def test_what_comes_out_of_a_run_is_shown_in_a_line(tmp_path: Path) -> None:
     assert repr(outcome).startswith("TrainOutcome(Sequential, step=1, seconds=")
     result = run_training(Plain(seed=3), small_splits(), config, tmp_path)
     shown = repr(result)
-    assert shown.startswith("RunResult(plain, seed=3, 1 steps, R@1: clean ")
+    assert shown.startswith("RunResult(plain, seed=3, 1 step, R@1: clean ")
     assert "st " in shown
     assert "\n" not in shown
     assert repr(load_checkpoint(tmp_path)[1]) == "Checkpoint(plain, own_parts:make_model, 1x16x16, seed=3, step=1)"

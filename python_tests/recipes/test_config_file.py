@@ -58,6 +58,7 @@ def test_the_description_of_a_run_is_such_a_file(tmp_path: Path) -> None:
         ("seed: true", "seed: expected an integer, got True"),
         ("recipe: 3", "recipe: expected text, got 3"),
         ("data: 3", "data: expected a name or a mapping, got 3"),
+        ("data: {1: digits}", "data: expected a name or a mapping, got {1: 'digits'}"),
     ],
 )
 def test_wrong_files(content: str, message: str, tmp_path: Path) -> None:

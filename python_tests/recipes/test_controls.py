@@ -68,6 +68,8 @@ def test_noise_moves_every_pixel_by_eps() -> None:
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'mdprop_noise'"):
         recipe_class("mdprop-nois")
+    with pytest.raises(ValueError, match=r"no recipe 'vgg'\. There are plain, mdprop, "):
+        recipe_class("vgg")
 
 
 def test_names_of_settings_do_not_collide_with_those_of_training() -> None:

@@ -23,6 +23,10 @@ def test_settings_reach_the_configuration_that_has_the_field() -> None:
         ("=3", "set: expected key=value"),
         ("epss=0.1", "unknown key 'epss', did you mean 'eps'"),
         ("lerning_rate=0.1", "did you mean 'learning_rate'"),
+        ("lr=0.1", "set: unknown key 'lr', did you mean 'learning_rate'\\?$"),
+        ("batch_size=64", "unknown key 'batch_size', did you mean 'classes_per_batch' and 'images_per_class'\\?$"),
+        ("epsilon=0.1", "unknown key 'epsilon', did you mean 'eps'\\?$"),
+        ("margin=1", "unknown key 'margin': expected one of accumulate, amp, .*, validate_every, weight_decay$"),
         ("eps=big", "eps: expected a number, got 'big'"),
         ("eps=1/0", "eps: expected a number, got '1/0'"),
         ("eps=8/", "eps: expected a number, got '8/'"),
@@ -45,6 +49,13 @@ def test_settings_reach_the_configuration_that_has_the_field() -> None:
 def test_wrong_settings(setting: str, error: str) -> None:
     with pytest.raises(ValueError, match=error):
         apply_settings([MDPropConfig(), TrainConfig()], [setting])
+
+
+def test_customary_names_stand_only_for_keys_that_there_are() -> None:
+    with pytest.raises(ValueError, match=r"unknown key 'lr': expected one of attack_steps, eps, loss, mt_targets$"):
+        apply_settings([MDPropConfig()], ["lr=1"])
+    with pytest.raises(ValueError, match="unknown key 'epsilon': expected one of accumulate, "):
+        apply_settings([TrainConfig()], ["epsilon=1"])
 
 
 def test_values_by_type() -> None:

@@ -45,6 +45,8 @@ def test_a_module_that_lacks_another_one_shows_that_one(tmp_path: Path, monkeypa
         ("nowhere_at_all:make", "model: no module 'nowhere_at_all', looked for in"),
         ("own_parts.deeper:make", "model: no module 'own_parts.deeper'"),
         ("own_parts:make_modle", "model: 'own_parts' has no 'make_modle', did you mean 'make_model'"),
+        ("own_parts:nosuch", "model: 'own_parts' has no 'nosuch'$"),
+        ("own_parts:__name__.deeper", "model: 'own_parts' has no '__name__.deeper'$"),
         ("own_parts:", "model: expected module:name, such as my_module:make, got 'own_parts:'"),
         ("own parts:make", "model: expected module:name"),
         ("own_parts:__name__", "model: expected 'own_parts:__name__' to be callable, got str"),
