@@ -14,8 +14,8 @@ from mdprop_ext.metrics._ranking import ranked
 
 #: What ``include`` of :func:`retrieval_metrics` may ask for.
 EXTRAS = ("precision", "r_precision", "map", "mrr")
-# Neighbours, or values of query rows, held at a time: bounds memory to some 120 MB whatever the number of queries. Half as
-# many would make whole rankings slower.
+# Neighbours, or values of query rows, held at a time: bounds memory to some 130 MB whatever the number of queries. Half
+# as many would make whole rankings slower.
 _MAX_NEIGHBOURS_HELD = 1 << 19
 
 
