@@ -1,17 +1,29 @@
-"""Checks of tensors, numbers and names, shared by all parts of the package."""
+"""Checks of tensors, modules, numbers and names, shared by all parts of the package."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_tensor(name: str, value: object) -> None:
     """Raises unless ``value`` is a tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+
+
+def check_module(name: str, value: object) -> None:
+    """Raises unless ``value`` is a module."""
+    if not isinstance(value, nn.Module):
+        raise TypeError(f"{name}: expected a torch.nn.Module, got {type(value).__name__}")
+
+
+def check_bool(name: str, value: object) -> None:
+    """Raises unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {type(value).__name__}")
 
 
 def check_integer(name: str, value: int, *, least: int) -> None:

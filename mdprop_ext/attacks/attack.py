@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdprop_ext._arguments import check_seed
+from mdprop_ext._arguments import check_module, check_seed
 from mdprop_ext.attacks.aim import Aim
 from mdprop_ext.attacks.batch_checks import check_batch, warn_of_pixels
 from mdprop_ext.attacks.description import described, short
@@ -77,8 +77,7 @@ class Attack:
         output_fn: Callable[[Any], Any] | None = None,
         callback: Observer | None = None,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+        check_module("model", model)
         if not callable(objective):
             raise TypeError(f"objective: expected a callable (output, targets) -> [N], got {type(objective).__name__}")
         if isinstance(target, bool) or not (target is None or isinstance(target, int | Tensor) or callable(target)):

@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from mdprop_ext._arguments import check_integer, check_number
+from mdprop_ext._arguments import check_bool, check_integer, check_number
 from mdprop_ext.attacks.description import short
 from mdprop_ext.attacks.model_state import BatchNormMode
 from mdprop_ext.attacks.projections import Bound, Scalars
@@ -58,8 +58,7 @@ class AttackOptions:
         check_integer("steps", self.steps, least=0)
         check_integer("restarts", self.restarts, least=1)
         for name in ("random_start", "keep_best", "early_stop"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name}: expected a bool, got {type(getattr(self, name)).__name__}")
+            check_bool(name, getattr(self, name))
         if self.restarts > 1 and not (self.random_start and self.keep_best):
             raise ValueError("restarts: more than one needs random_start=True and keep_best=True")
         if self.bn_mode not in get_args(BatchNormMode):

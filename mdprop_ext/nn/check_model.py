@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from mdprop_ext.nn import _check
+from mdprop_ext._arguments import check_module
 from mdprop_ext.nn.multi_batch_norm import _MultiBatchNorm
 
 _SHOWN = 3
@@ -60,7 +60,7 @@ def check_model(model: nn.Module) -> list[Hazard]:
     Example:
         >>> assert not check_model(model), check_model(model)
     """
-    _check.module("model", model)
+    check_module("model", model)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, _MultiBatchNorm)}
     others = {
         name: module

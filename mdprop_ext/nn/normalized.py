@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdprop_ext.nn import _check
+from mdprop_ext._arguments import check_module
 
 ChannelValues = float | Sequence[float] | Tensor
 
@@ -39,7 +39,7 @@ class Normalized(nn.Module):
 
     def __init__(self, model: nn.Module, mean: ChannelValues, std: ChannelValues) -> None:
         super().__init__()
-        _check.module("model", model)
+        check_module("model", model)
         self.model = model
         means, deviations = channel_values("mean", mean), positive("std", channel_values("std", std))
         check_same_channels(means, deviations)

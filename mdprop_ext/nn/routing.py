@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mdprop_ext.nn import _check
+from mdprop_ext._arguments import check_module
 from mdprop_ext.nn.multi_batch_norm import _MultiBatchNorm
 
 
 def multi_layers(model: nn.Module) -> list[_MultiBatchNorm]:
     """All multi-branch layers of a model, after checking that they agree on the names of the branches."""
-    _check.module("model", model)
+    check_module("model", model)
     layers = [module for module in model.modules() if isinstance(module, _MultiBatchNorm)]
     names = {layer.branches for layer in layers}
     if len(names) > 1:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mdprop_ext.nn import _check
+from mdprop_ext._arguments import check_module
 from mdprop_ext.nn.multi_batch_norm import _PARAMETERS, _STATISTICS, _MultiBatchNorm
 from mdprop_ext.nn.routing import branch_index, layers_to_route
 
@@ -68,7 +68,7 @@ def adapt_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict
     Example:
         >>> model.load_state_dict(adapt_state_dict(model, torch.load("resnet50.pth", weights_only=True)))
     """
-    _check.module("model", model)
+    check_module("model", model)
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict: expected a state dict such as torch.load gives, got {type(state_dict).__name__}")
     adapted = _copy(state_dict)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import distributed as dist
 
+from mdprop_ext._arguments import check_bool
 from mdprop_ext.ops import _branches
 
 
@@ -20,8 +21,7 @@ def check_synchronization(sync: object, process_group: object) -> None:
 
     What ``torch.distributed.new_group`` gives to a process outside of the group counts as one.
     """
-    if not isinstance(sync, bool):
-        raise TypeError(f"sync: expected True or False, got {type(sync).__name__}")
+    check_bool("sync", sync)
     if process_group is None:
         return
     is_group = dist.is_available() and (

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mdprop_ext._words import counted
 from mdprop_ext.report._style import add_legend, add_row_legends, colour, marker, new_panels, plain_text, save_png
 
 _MOST_TICKS = 8
@@ -55,7 +56,7 @@ def robustness_figure(results: Mapping[str, Mapping[str, Any]]) -> Any:
             rows[1][column].set(xlabel="steps of the attack", ylabel="R@1 in %")
             _draw_lines(rows[1][column], results, attack, over="steps", fixed="eps_255", settings=radii)
     _share_limits([axis for row in rows for axis in row])
-    counts = [f"{count} step{'s' * (count != 1)}" for count in steps]
+    counts = [counted(count, "step") for count in steps]
     worst = any(row["branch"] == "worst" for row in grid)
     for row, settings in zip(rows, (counts, [f"eps {radius:g}/255" for radius in radii]), strict=False):
         _explain(row[-1], list(results), settings, worst=worst)

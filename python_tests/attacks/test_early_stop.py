@@ -192,7 +192,7 @@ def test_feature_targets_stop_early_too():
 def test_statistics_of_a_shrinking_batch_are_refused():
     with pytest.raises(ValueError, match="early_stop: expected bn_mode='running' beside it, got 'batch'"):
         PGD(small_net(), early_stop=True, bn_mode="batch")
-    with pytest.raises(TypeError, match="early_stop: expected a bool, got int"):
+    with pytest.raises(TypeError, match="early_stop: expected True or False, got int"):
         PGD(small_net(), early_stop=1)
 
 

@@ -37,8 +37,8 @@ def test_every_attack_names_the_argument(build, options, error, message):
         ({"steps": "3"}, "steps: expected an integer, got str"),
         ({"steps": None}, "steps: expected an integer, got NoneType"),
         ({"steps": "3", "alpha": 0.1}, "steps: expected an integer, got str"),
-        ({"random_start": "no"}, "random_start: expected a bool, got str"),
-        ({"keep_best": 1}, "keep_best: expected a bool, got int"),
+        ({"random_start": "no"}, "random_start: expected True or False, got str"),
+        ({"keep_best": 1}, "keep_best: expected True or False, got int"),
     ],
 )
 @pytest.mark.parametrize("build", OF_STEPS)
