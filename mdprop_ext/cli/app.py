@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mdprop_ext._arguments import check_seed
+from mdprop_ext._arguments import check_choice, check_seed
 from mdprop_ext._files import check_output_folder
 from mdprop_ext.cli import options
 from mdprop_ext.cli.attack import attack_checkpoint
@@ -145,8 +145,7 @@ def attack(
 ) -> None:
     """Write attacked images, what they do to retrieval, pictures of both and a report."""
     source = _other_images(data, train_path, test_path, image_size, channels)
-    if embedding_map not in ("pca", "tsne"):
-        raise ValueError(f"map: expected pca or tsne, got {embedding_map!r}")
+    check_choice("map", embedding_map, ("pca", "tsne"))
     radius = read_radius(eps)
     names = list(dict.fromkeys(listed("attacks", attacks, str)))
     settings = [AttackSetting(attack=name, eps=radius / 255, steps=steps, branch=branch) for name in names]

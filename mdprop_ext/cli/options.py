@@ -38,9 +38,6 @@ OTHER_DATA = typer.Option("--data", help="These images, not the test images of t
 ATTACKS = typer.Option("--attacks", help="Of st, mt2, mt5, ... and pgd.", metavar="NAME,...")
 ATTACK_SEED = typer.Option("--seed", help="Of the attacks; by default that of training.", metavar="S")
 
-#: Where the name of an argument is not that of its option.
-_OPTION_NAMES = {"train_path": "train", "test_path": "test", "names": "recipes", "settings": "set"}
-
 
 class Command(TyperCommand):
     """A command whose ``--help`` is shown as the flag that it is."""
@@ -60,7 +57,8 @@ class CommandGroup(TyperGroup):
 
 def option_names(context: typer.Context) -> list[str]:
     """Returns the names of all options of a command, with underscores."""
-    return [_OPTION_NAMES.get(name, name) for name in context.params]
+    options = {option.name: option.opts[0] for option in context.command.params}
+    return [options[name].removeprefix("--").replace("-", "_") for name in context.params]
 
 
 def given_arguments(context: typer.Context, **resolved: Any) -> Mapping[str, Any]:

@@ -57,7 +57,7 @@ def loss_of_pairs(
         for text, lacking in _REFUSED:
             if str(error).startswith(text):
                 raise ValueError(
-                    f"loss: {type(loss).__name__} takes no {lacking}: use it as it is, without {type(wrapper).__name__}"
+                    f"loss: {type(loss).__name__} takes no {lacking}, which {type(wrapper).__name__} gives it"
                 ) from None
         raise
     return value

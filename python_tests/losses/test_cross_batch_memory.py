@@ -190,7 +190,7 @@ def test_losses_of_proxies_are_refused() -> None:
 )
 def test_their_losses_that_cannot_look_into_a_memory_are_refused(name: str, lacking: str) -> None:
     queue = memory(getattr(peer("losses"), name)())
-    with pytest.raises(ValueError, match=f"^loss: {name} takes no {lacking}: use it as it is, without CrossBatchMem"):
+    with pytest.raises(ValueError, match=f"^loss: {name} takes no {lacking}, which CrossBatchMemory gives it$"):
         queue(*batch([0, 0, 1, 1]))
 
 

@@ -112,7 +112,7 @@ def test_losses_of_proxies_are_refused() -> None:
 @pytest.mark.parametrize("name", ["VICRegLoss", "PNPLoss", "InstanceLoss"])
 def test_their_losses_that_take_no_pairs_are_refused(name: str) -> None:
     loss = MinedLoss(getattr(peer("losses"), name)(), BatchHardMiner())
-    with pytest.raises(ValueError, match=f"^loss: {name} takes no pairs: use it as it is, without MinedLoss$"):
+    with pytest.raises(ValueError, match=f"^loss: {name} takes no pairs, which MinedLoss gives it$"):
         loss(*batch(LABELS["balanced"]))
 
 
