@@ -183,21 +183,26 @@ def test_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture
     assert message in printed
 
 
-@pytest.mark.parametrize("error", ["RuntimeError", "MemoryError"])
-def test_faults_of_a_program_show_where_they_are(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: str
-) -> None:
-    """What is not the user's mistake is not put into a sentence, but for a lack of memory."""
+def training_that_raises(error: str, data: Path, folder: Path) -> list[str]:
+    """Arguments to train a model, found in ``folder``, whose factory raises."""
     options = "*, in_channels, embedding_dim, image_size"
-    (tmp_path / f"raises_{error}.py").write_text(f"def make({options}):\n    raise {error}('deep inside')\n")
-    monkeypatch.chdir(tmp_path)
+    (folder / f"raises_{error}.py").write_text(f"def make({options}):\n    raise {error}('deep inside')\n")
     arguments = ["train", "--recipe", "plain", "--data", "folder", "--train", str(data), "--image-size", "16"]
-    arguments += ["--set", f"model=raises_{error}:make", "--out", str(tmp_path / "run")]
-    if error == "MemoryError":
-        assert outcome(arguments, capsys) == (
-            1,
-            "mdprop: error: not enough memory for images, embeddings or batches of this size\n",
-        )
-    else:
-        with pytest.raises(RuntimeError, match="deep inside"):
-            main(arguments)
+    return [*arguments, "--set", f"model=raises_{error}:make", "--out", str(folder / "run")]
+
+
+def test_faults_of_a_program_show_where_they_are(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not the user's mistake is not put into a sentence."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match="deep inside"):
+        main(training_that_raises("RuntimeError", data, tmp_path))
+
+
+def test_a_lack_of_memory_is_one_sentence(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert outcome(training_that_raises("MemoryError", data, tmp_path), capsys) == (
+        1,
+        "mdprop: error: not enough memory for images, embeddings or batches of this size\n",
+    )

@@ -140,9 +140,11 @@ def test_sync_is_an_option_of_the_layer():
     assert (layer.sync, layer.process_group) == (True, None)
     assert repr(layer).partition("\n  (aux_bn)")[0].endswith("sync=True, activation='relu'")
     model = nn.Sequential(layer, MultiBatchNorm2d(CHANNELS))
+    seen = []
+    layer.register_forward_pre_hook(lambda layer, _: seen.append(layer.sync))
     with pytest.raises(ValueError, match="4D"), without_sync(model):
-        model(torch.zeros(2, CHANNELS) if not layer.sync else None)
-    assert (layer.sync, model[1].sync) == (True, False)
+        model(torch.zeros(2, CHANNELS))
+    assert (seen, layer.sync, model[1].sync) == ([False], True, False)
 
 
 def keep_the_group(rank):

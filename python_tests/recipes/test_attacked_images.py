@@ -75,7 +75,7 @@ def case():
 @pytest.mark.parametrize("attack", ["st", "pgd"])
 def test_the_whole_set_gives_the_recall_of_the_meter(case, attack):
     model, images = case
-    setting = AttackSetting(attack=attack, eps=0.1, steps=2)  # far larger ones overshoot the targets
+    setting = AttackSetting(attack=attack, eps=0.3, steps=5)
     queries = model(attack_images(model, images, setting, seed=5)).detach()
     gallery = embed(model, images)
     recall = query_recall(queries, torch.arange(len(images)), gallery, images.labels)

@@ -82,6 +82,7 @@ def test_two_processes_compute_what_one_does(outcomes: list[dict[str, Any]]) -> 
     assert outcomes[0]["losses"] == pytest.approx(joined_losses(), rel=1e-4)
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs the process file system of Linux")
 def test_nothing_of_the_group_is_left(outcomes: list[dict[str, Any]]) -> None:
     assert [outcome["threads"] for outcome in outcomes] == [[], []]
 
